@@ -1,0 +1,6 @@
+"""BERT as pure functions of its weights."""
+
+from qbert_core.bert.config import BertConfig
+from qbert_core.bert.forward import Weights, embed, encoder_layer, forward, head, padding_mask
+
+__all__ = ["BertConfig", "Weights", "embed", "encoder_layer", "forward", "head", "padding_mask"]
