@@ -1,0 +1,29 @@
+"""What can be quantized, to how many bits, how large it is then, and what its weights become."""
+
+from qbert_core.quantization.plan import Plan, SitePlan
+from qbert_core.quantization.presets import preset_named, presets
+from qbert_core.quantization.quantizer import fake_quantize, group_ranges
+from qbert_core.quantization.simulate import (
+    ActivationRanges,
+    QuantizedWeights,
+    calibrate,
+)
+from qbert_core.quantization.sites import Site, sites_of
+from qbert_core.quantization.size import PlanSize, fp32_size, plan_size
+
+__all__ = [
+    "ActivationRanges",
+    "Plan",
+    "PlanSize",
+    "QuantizedWeights",
+    "Site",
+    "SitePlan",
+    "calibrate",
+    "fake_quantize",
+    "fp32_size",
+    "group_ranges",
+    "plan_size",
+    "preset_named",
+    "presets",
+    "sites_of",
+]

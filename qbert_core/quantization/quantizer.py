@@ -1,0 +1,118 @@
+"""The uniform asymmetric group quantizer (Q-BERT, section "Quantization process").
+
+A group is a run of consecutive output rows with one range [min(w, 0), max(w, 0)], so that 0 is
+exact. With L = 2^bits - 1:
+
+    scale = (max - min) / L        zero = round(-min / scale)
+    q = clamp(round(w / scale) + zero, 0, L)        w' = (q - zero) * scale
+
+rounding half to even. Since round(w / scale) and zero are whole numbers far below 2^24, fp32 adds
+them exactly, and w' = clamp(round(w / scale), -zero, L - zero) * scale gives the same bits in fewer
+passes over memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Elements quantized at a time: small enough to stay in the second-level cache over the four passes.
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class GroupRanges:
+    """One (scale, zero point) a group, groups in row order; both (groups,) fp32, zero whole."""
+
+    scale: Tensor
+    zero: Tensor
+    levels: int  # 2^bits - 1
+    rows: tuple[int, ...]  # rows of each run of equally large groups: (groups, rows a group) pairs, flat
+
+
+def group_runs(rows: int, groups: int) -> list[tuple[int, int]]:
+    """Split `rows` into `groups` as evenly as possible: [(number of groups, rows in each), ...].
+
+    The first `rows mod groups` groups have one row more; a count above `rows` means a row a group.
+    Raises ValueError for a count below 1.
+
+    >>> group_runs(10, 4)
+    [(2, 3), (2, 2)]
+    """
+    if groups < 1:
+        raise ValueError(f"group count {groups}; expected at least 1")
+    small, larger = divmod(rows, min(groups, rows))
+    runs = [(larger, small + 1), (min(groups, rows) - larger, small)]
+    return [run for run in runs if run[0]]
+
+
+def group_ranges(weight: Tensor, bits: int, groups: int, clip: float = 100.0) -> GroupRanges:
+    """The scale and zero point of every group of a (rows, columns) weight.
+
+    `clip` below 100 narrows each group's range to its (100 - clip)th and clip-th percentiles.
+    """
+    levels = 2**bits - 1
+    lows, highs = [], []
+    for view in _group_views(weight, groups):
+        if clip < 100:
+            low, high = _percentiles(view, clip)
+        else:
+            low, high = torch.aminmax(view, dim=1)
+        lows.append(low)
+        highs.append(high)
+    low = torch.cat(lows).clamp_(max=0)
+    high = torch.cat(highs).clamp_(min=0)
+    scale = (high - low) / levels
+    scale[scale == 0] = 1  # an all-zero group: every w / 1 rounds to 0
+    runs = tuple(n for run in group_runs(weight.shape[0], groups) for n in run)
+    return GroupRanges(scale, torch.round(-low / scale), levels, runs)
+
+
+def fake_quantize(weight: Tensor, bits: int, groups: int, clip: float = 100.0) -> Tensor:
+    """What `weight` (rows, columns) becomes after quantizing and dequantizing, in a new tensor.
+
+    `bits` 1..8; the cost is one pass for the ranges and one for the values, whatever the number of
+    groups.
+    """
+    weight = weight.contiguous()
+    ranges = group_ranges(weight, bits, groups, clip)
+    result = torch.empty_like(weight)
+    done = 0
+    for source, target in zip(_group_views(weight, groups), _group_views(result, groups), strict=True):
+        count, width = source.shape
+        scale = ranges.scale[done : done + count, None]
+        low = -ranges.zero[done : done + count, None]
+        high = low + ranges.levels
+        done += count
+        if width >= CHUNK:  # few large groups: cut inside a group, its range is a number
+            for g in range(count):
+                bounds = (float(scale[g]), float(low[g]), float(high[g]))
+                for start in range(0, width, CHUNK):
+                    chunk = slice(start, start + CHUNK)
+                    out = torch.div(source[g, chunk], bounds[0], out=target[g, chunk])
+                    out.round_().clamp_(bounds[1], bounds[2]).mul_(bounds[0])
+        else:
+            step = max(1, CHUNK // width)
+            for start in range(0, count, step):
+                chunk = slice(start, start + step)
+                out = torch.div(source[chunk], scale[chunk], out=target[chunk])
+                out.round_().clamp_(low[chunk], high[chunk]).mul_(scale[chunk])
+    return result
+
+
+def _group_views(weight: Tensor, groups: int) -> list[Tensor]:
+    """The weight as (groups, elements a group) views, one for each size of group."""
+    views, start = [], 0
+    for count, rows in group_runs(weight.shape[0], groups):
+        views.append(weight[start : start + count * rows].view(count, rows * weight.shape[1]))
+        start += count * rows
+    return views
+
+
+def _percentiles(view: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    # numpy: torch.quantile refuses more than 2^24 elements, a word embedding table has more
+    low, high = np.percentile(view.numpy(), [100 - clip, clip], axis=1).astype(np.float32)
+    return torch.from_numpy(low), torch.from_numpy(high)
