@@ -1,0 +1,233 @@
+"""Incremental, progressive evaluation of plans on one data set.
+
+Incremental: the states at every layer boundary are kept for the fp32 reference and for recent plans;
+an edit at layer k starts from the state in front of layer k and runs only layers k..L. Batches never
+change, so the numbers are bit for bit those of a full evaluation.
+
+Progressive: batches hold sentences of like length and come in a seeded random order; after each one
+there is an `Evaluation` of the examples so far. The order does not depend on the plan, so partial
+results of two plans are over the same examples.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qbert_core.bert import embed, encoder_layer, head, padding_mask
+from qbert_core.checkpoints import Checkpoint
+from qbert_core.evaluation.attention import attention_kl
+from qbert_core.evaluation.prefix import prefix_keys
+from qbert_core.evaluation.result import Evaluation
+from qbert_core.evaluation.slices import flips
+from qbert_core.evaluation.states import State, StateCache
+from qbert_core.quantization import ActivationRanges, Plan, QuantizedWeights, plan_size, preset_named
+from qbert_core.runtime.events import Events, Silent
+from qbert_core.tasks import Batch, Examples, Task, collate, length_batches
+
+TOKENS_PER_BATCH = 512  # about 70 ms of a 6-layer, 384-wide model on two cores: the pace of first numbers
+CACHE_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class _Reference:
+    """The fp32 model on one batch."""
+
+    states: list[State]  # layers + 1
+    log_attention: list[Tensor]  # a layer: (B, heads, T, T)
+    predictions: list[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(s.nbytes for s in self.states) + sum(a.nbytes for a in self.log_attention)
+
+
+class Evaluator:
+    """Measures plans of one checkpoint on one data set. One evaluation at a time (a lock sees to it)."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        task: Task,
+        examples: Examples,
+        ranges: ActivationRanges,
+        *,
+        seed: int = 0,
+        cache_bytes: int = CACHE_BYTES,
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+    ) -> None:
+        task.check_model(checkpoint.config)
+        self.checkpoint = checkpoint
+        self.task = task
+        self.examples = examples
+        self.ranges = ranges
+        self.seed = seed
+        self._weights = QuantizedWeights(checkpoint)
+        self._reference_plan = preset_named(checkpoint.config, checkpoint.task, "baseline")
+        chosen = length_batches(examples.lengths, tokens_per_batch)
+        self._batches = [collate(task, examples, c) for c in chosen]
+        self._order = np.random.default_rng(seed).permutation(len(chosen))
+        self._references: dict[int, _Reference] = {}
+        self._reference_bytes = 0
+        self._cache_bytes = cache_bytes
+        self._states = StateCache(cache_bytes // 2)
+        self._kept_batches = self._that_fit(cache_bytes // 2)
+        self._lock = threading.Lock()
+
+    def evaluate(self, plan: Plan, *, attention: bool = True, events: Events | None = None) -> Evaluation:
+        """Measure `plan` on every example."""
+        *_, last = self.stream(plan, attention=attention, events=events)
+        return last
+
+    def stream(self, plan: Plan, *, attention: bool = True, events: Events | None = None) -> Iterator[Evaluation]:
+        """Measure `plan`, yielding an `Evaluation` after every batch; the last one is complete.
+
+        Raises `Cancelled` between layers when `events` says so; what was computed until then is
+        kept and found by the next evaluation.
+        """
+        events = events or Silent()
+        with self._lock, torch.no_grad():
+            started = time.perf_counter()
+            size = plan_size(self.checkpoint.config, plan)
+            run = _Run(self, plan, attention, events)
+            for done, index in enumerate(self._order, 1):
+                run.measure(int(index))
+                result = run.result(size, time.perf_counter() - started)
+                events.progress(done, len(self._order), result)
+                yield result
+
+    def _that_fit(self, capacity: int) -> set[int]:
+        """Batches whose states at all boundaries fit together: keeping more would only push out
+        others before they are used again."""
+        config = self.checkpoint.config
+        kept: set[int] = set()
+        for index in self._order:
+            batch = self._batches[int(index)]
+            capacity -= batch.input_ids.numel() * config.hidden * 4 * (config.layers + 1)
+            if capacity < 0:
+                break
+            kept.add(int(index))
+        return kept
+
+    def _reference(self, index: int, events: Events) -> _Reference:
+        """The fp32 model on a batch: kept while memory allows, else computed again."""
+        if index in self._references:
+            return self._references[index]
+        checkpoint, batch = self.checkpoint, self._batches[index]
+        weights, config = checkpoint.weights, checkpoint.config
+        mask = padding_mask(batch.lengths, batch.input_ids.shape[1], torch.float32)
+        hidden = embed(weights, config, batch.input_ids, batch.token_type_ids)
+        zero = hidden.new_zeros(0, len(batch), config.heads)
+        states, log_attention = [State(hidden, zero)], []
+        for layer in range(config.layers):
+            events.check()
+            hidden, scores = encoder_layer(weights, config, layer, hidden, mask)
+            log_attention.append(torch.log_softmax(scores, -1))
+            states.append(State(hidden, hidden.new_zeros(layer + 1, len(batch), config.heads)))
+        predictions = self.task.predict(head(weights, config, hidden), batch)
+        reference = _Reference(states, log_attention, predictions)
+        if self._reference_bytes + reference.nbytes <= self._cache_bytes // 2:
+            self._reference_bytes += reference.nbytes
+            self._references[index] = reference
+        return reference
+
+
+class _Run:
+    """One evaluation under way: what it has seen so far."""
+
+    def __init__(self, evaluator: Evaluator, plan: Plan, attention: bool, events: Events) -> None:
+        self._e = evaluator
+        self._plan = plan
+        self._attention = attention
+        self._events = events
+        config = evaluator.checkpoint.config
+        self._config = config
+        self._keys = prefix_keys(config, plan)
+        self._reference_keys = prefix_keys(config, evaluator._reference_plan)
+        self._weights = evaluator._weights.of(plan)
+        self._inputs = evaluator.ranges.input_map(plan)
+        self._indices: list[int] = []
+        self._predictions: list[Any] = []
+        self._before: list[Any] = []
+        self._kl = torch.zeros(config.layers, config.heads, dtype=torch.float64)
+        self._layers_run = self._layers_total = 0
+
+    def measure(self, index: int) -> None:
+        """Run one batch from the deepest boundary whose state is known."""
+        self._events.check()
+        batch = self._e._batches[index]
+        reference = self._e._reference(index, self._events)
+        start, state = self._known(index, reference)
+        if state is None:
+            hidden = embed(self._weights, self._config, batch.input_ids, batch.token_type_ids)
+            state = State(hidden, hidden.new_zeros(0, len(batch), self._config.heads))
+            self._keep(index, 0, state)
+        mask = padding_mask(batch.lengths, batch.input_ids.shape[1], torch.float32)
+        for layer in range(start, self._config.layers):
+            self._events.check()
+            hidden, scores = encoder_layer(
+                self._weights, self._config, layer, state.hidden, mask, inputs=self._inputs
+            )
+            kl = None
+            if self._attention and state.kl is not None:
+                own = attention_kl(reference.log_attention[layer], scores, batch.lengths)
+                kl = torch.cat([state.kl, own[None]])
+            state = State(hidden, kl)
+            self._keep(index, layer + 1, state)
+        self._layers_run += self._config.layers - start
+        self._layers_total += self._config.layers
+        self._count(batch, reference, state)
+
+    def _known(self, index: int, reference: _Reference) -> tuple[int, State | None]:
+        for boundary in range(self._config.layers, -1, -1):
+            if self._keys[boundary] == self._reference_keys[boundary]:
+                return boundary, reference.states[boundary]
+            state = self._e._states.get(index, self._keys[boundary])
+            if state is not None and (state.kl is not None or not self._attention):
+                return boundary, state
+        return 0, None
+
+    def _keep(self, index: int, boundary: int, state: State) -> None:
+        if index in self._e._kept_batches:
+            self._e._states.put(index, self._keys[boundary], state)
+
+    def _count(self, batch: Batch, reference: _Reference, state: State) -> None:
+        logits = head(self._weights, self._config, state.hidden)
+        self._indices += batch.indices
+        self._predictions += self._e.task.predict(logits, batch)
+        self._before += reference.predictions
+        if self._attention:
+            assert state.kl is not None
+            self._kl += state.kl.double().sum(1)
+
+    def result(self, size: Any, seconds: float) -> Evaluation:
+        """The evaluation of the examples so far, in the data's order."""
+        task, examples = self._e.task, self._e.examples
+        order = np.argsort(self._indices)
+        indices = [self._indices[i] for i in order]
+        after = [self._predictions[i] for i in order]
+        before = [self._before[i] for i in order]
+        right = task.correct(after, examples, indices)
+        was_right = task.correct(before, examples, indices)
+        kl = (self._kl / len(indices)).tolist() if self._attention else None
+        return Evaluation(
+            plan=self._plan,
+            size=size,
+            score=task.score(after, examples, indices),
+            baseline=task.score(before, examples, indices),
+            indices=tuple(indices),
+            predictions=tuple(after),
+            flips=tuple(flips(indices, before, after, was_right, right)),
+            attention_kl=None if kl is None else tuple(tuple(row) for row in kl),
+            total=len(examples),
+            layers_run=self._layers_run,
+            layers_total=self._layers_total,
+            seconds=seconds,
+        )
