@@ -10,9 +10,9 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qbert_core.errors import InputError
 
@@ -36,6 +36,135 @@ class Progress:
 
     def check(self) -> None:
         """Nothing to do: Ctrl-C arrives as KeyboardInterrupt."""
+
+
+def info_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Sites and sizes of a model."""
+    from qbert_core.checkpoints import load_checkpoint
+    from qbert_core.quantization import fp32_size, sites_of
+
+    checkpoint = load_checkpoint(args.model)
+    config = checkpoint.config
+    return {
+        "fingerprint": checkpoint.fingerprint,
+        "task": checkpoint.task,
+        "head": config.head,
+        "labels": config.labels,
+        "layers": config.layers,
+        "heads": config.heads,
+        "sites": [{**asdict(site), "params": site.params} for site in sites_of(config)],
+        "size_mb": fp32_size(config),
+    }
+
+
+def presets_command(args: argparse.Namespace) -> dict[str, Any]:
+    """The plans the tool knows, for this model's depth and task."""
+    from qbert_core.checkpoints import load_checkpoint
+    from qbert_core.quantization import presets
+
+    checkpoint = load_checkpoint(args.model)
+    return {"plans": [plan.to_json() for plan in presets(checkpoint.config, checkpoint.task)]}
+
+
+def sensitivity_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Top Hessian eigenvalues of every block over draws of the training data, and Omega."""
+    from qbert_core.checkpoints import load_checkpoint
+    from qbert_core.runtime.sensitivity import stored_sensitivity
+    from qbert_core.runtime.store import Store
+    from qbert_core.tasks import task_named
+    from qbert_core.tasks.data import read_table
+
+    task = task_named(args.task)
+    checkpoint = load_checkpoint(args.model)
+    examples = task.examples(read_table(args.train, split="train", limit=args.limit), checkpoint, args.train)
+    result = stored_sensitivity(
+        checkpoint,
+        task,
+        examples,
+        Store(),
+        runs=args.runs,
+        fraction=args.fraction,
+        granularity=args.block,
+        tolerance=args.tolerance,
+        seed=args.seed,
+        events=Progress(),
+        warn=lambda line: print(f"warning: {line}", file=sys.stderr),
+    )
+    return result.to_json()
+
+
+def allocate_command(args: argparse.Namespace) -> dict[str, Any]:
+    """From sensitivity to a plan: the most sensitive layers get the higher bits."""
+    from qbert_core.allocation import allocate_by_rank, rank
+    from qbert_core.checkpoints import load_checkpoint
+    from qbert_core.curvature import Sensitivity
+    from qbert_core.quantization import plan_size, sites_of
+    from qbert_core.quantization.plan import uniform_plan
+
+    checkpoint = load_checkpoint(args.model)
+    sensitivity = Sensitivity.from_json(read_json(args.sensitivity))
+    bits = whole_numbers(args.bits, "--bits")
+    by_layer = allocate_by_rank(sensitivity, bits, high=args.high, rule=args.rule)
+    if sorted(by_layer) != list(range(checkpoint.config.layers)):
+        raise InputError(
+            f"{args.sensitivity}: layers {sorted(by_layer)}; the model has 0..{checkpoint.config.layers - 1}"
+        )
+    if sensitivity.model not in (None, checkpoint.fingerprint):
+        print(f"warning: {args.sensitivity} was computed for another model", file=sys.stderr)
+    plan = uniform_plan(
+        sites_of(checkpoint.config),
+        f"{'hawq' if args.rule == 'mean' else 'qbert-mp'}-{min(bits)}-{max(bits)}-high-{args.high}",
+        bits=min(bits),
+        groups=args.groups,
+        embedding_bits=args.embedding_bits,
+        activation_bits=8,
+        layer_bits=by_layer,
+    )
+    size = plan_size(checkpoint.config, plan)
+    omegas = {block.layer: block.omega for block in sensitivity.blocks}
+    return {
+        "plan": plan.to_json(),
+        "size_mb": size.size_mb,
+        "weights_mb": size.weights_mb,
+        "effective_bits": size.effective_bits,
+        "why": [
+            {"layer": layer, "omega": omegas[layer], "score": score, "bits": by_layer[layer]}
+            for layer, score in rank(sensitivity, args.rule)
+        ],
+    }
+
+
+def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure a plan beside the fp32 model: metric, interval, size, flips, attention KL."""
+    from qbert_core.checkpoints import load_checkpoint
+    from qbert_core.evaluation import Evaluator, calibration
+    from qbert_core.quantization import preset_named, sites_of
+    from qbert_core.quantization.plan import parse_plan
+    from qbert_core.tasks import task_named
+    from qbert_core.tasks.data import read_table
+
+    task = task_named(args.task)
+    checkpoint = load_checkpoint(args.model)
+    if Path(args.plan).is_file():
+        document = read_json(args.plan)
+        if isinstance(document, dict) and "plan" in document:  # what `allocate` writes
+            document = document["plan"]
+        plan = parse_plan(document, sites_of(checkpoint.config), args.plan)
+    else:
+        plan = preset_named(checkpoint.config, task.name, args.plan)
+    if args.clip is not None:
+        plan = replace(plan, clip=args.clip)
+    examples = task.examples(read_table(args.data, limit=args.limit), checkpoint, args.data)
+    ranges = calibration(checkpoint, task, examples, args.train)
+    evaluator = Evaluator(checkpoint, task, examples, ranges, seed=args.seed)
+    result = evaluator.evaluate(plan, attention=args.attention, events=Progress())
+    return {
+        **result.to_json(),
+        "model": checkpoint.fingerprint,
+        "data": examples.fingerprint,
+        "seed": args.seed,
+        "calibration": {"source": ranges.source, "examples": ranges.examples, "digest": ranges.digest},
+    }
 
 
 def finetune_command(args: argparse.Namespace) -> dict[str, Any]:
@@ -97,22 +226,59 @@ def environment() -> dict[str, Any]:
     }
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> Parser:
     """The whole command line."""
-    top = argparse.ArgumentParser(prog="python -m qbert_core", description=__doc__)
+    top = Parser(prog="python -m qbert_core", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Command, model: str = "MODEL") -> argparse.ArgumentParser:
+    def command(name: str, run: Command, model: str = "MODEL") -> Parser:
         sub = commands.add_parser(name, help=(run.__doc__ or "").split("\n")[0], description=run.__doc__)
         sub.add_argument("model", metavar=model, help="a folder, a hub id (owner/name) or demo")
         sub.add_argument("--out", default="-", metavar="FILE", help="where the JSON goes (- is stdout)")
         sub.set_defaults(run=run)
         return sub
 
+    def task_and(c: Parser, *sources: str) -> None:
+        c.add_argument("--task", required=True, help="sst2")
+        for source in sources:
+            c.add_argument(source, required=True, help="file, hub:NAME[/CONFIG]:SPLIT or demo")
+        c.add_argument("--limit", type=int, metavar="N", help="first N rows")
+        c.add_argument("--seed", type=int, default=0)
+
+    command("info", info_command)
+    command("presets", presets_command)
+
+    c = command("sensitivity", sensitivity_command)
+    task_and(c, "--train")
+    c.add_argument("--runs", type=int, default=10)
+    c.add_argument("--fraction", type=float, default=0.1, help="share of the training examples a run")
+    c.add_argument("--block", choices=("layer", "module", "site"), default="layer")
+    c.add_argument("--tolerance", type=float, default=0.01, help="largest residual of an eigenvalue")
+
+    c = command("allocate", allocate_command)
+    c.add_argument("--sensitivity", required=True, metavar="FILE", help="what the sensitivity command wrote")
+    c.add_argument("--bits", required=True, help="two widths, for example 2,4")
+    c.add_argument("--high", type=int, required=True, metavar="K", help="layers that get the higher one")
+    c.add_argument("--rule", choices=("omega", "mean"), default="omega")
+    c.add_argument("--groups", type=int, default=128)
+    c.add_argument("--embedding-bits", type=int, default=8)
+
+    c = command("evaluate", evaluate_command)
+    task_and(c, "--data")
+    c.add_argument("--plan", required=True, help="a plan's JSON file or a preset's name")
+    c.add_argument("--attention", action="store_true", help="measure attention KL too")
+    c.add_argument("--train", help="data to calibrate activation ranges on (default: the demo's, or --data)")
+    c.add_argument("--clip", type=float, metavar="P", help="narrow weight ranges to percentiles 100-P..P")
+
     c = command("finetune", finetune_command, "BASE")
-    c.add_argument("--task", required=True)
-    c.add_argument("--train", required=True, help="file, hub:NAME[/CONFIG]:SPLIT or demo")
-    c.add_argument("--data", required=True, help="evaluation data, likewise")
+    task_and(c, "--train", "--data")
     c.add_argument("--save", required=True, metavar="DIR")
     c.add_argument("--epochs", type=int, default=3)
     c.add_argument("--lr", type=float, default=2e-5, help="peak learning rate")
@@ -121,8 +287,6 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--weight-decay", type=float, default=0.01)
     c.add_argument("--average", type=float, default=0.0, help="share of the last steps to average over")
     c.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="as stored")
-    c.add_argument("--limit", type=int, help="first N rows of --train")
-    c.add_argument("--seed", type=int, default=0)
     return top
 
 
@@ -145,6 +309,24 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def read_json(path: str) -> object:
+    """A JSON file's content; `InputError` when it is not there or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON: {error}") from None
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """A comma-separated list of whole numbers."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} {text!r}; expected whole numbers with commas, for example 2,4") from None
 
 
 def write_whole(path: Path, text: str) -> None:

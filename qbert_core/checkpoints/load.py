@@ -117,7 +117,7 @@ def _weights_path(folder: Path) -> Path:
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
         raise InputError(
             f"{folder}: only pickled weights (.bin) there, which are never opened; convert them where you "
-            f"trust them: python -c \"from transformers import AutoModelForSequenceClassification as M; "
+            f'trust them: python -c "from transformers import AutoModelForSequenceClassification as M; '
             f"M.from_pretrained('{folder}').save_pretrained('{folder}')\" (the class that fits your head)"
         )
     raise InputError(f"{folder}: no {WEIGHTS_FILE} there")
@@ -169,5 +169,5 @@ def _fingerprint(config: BertConfig, weights: Mapping[str, Tensor], tokenizer: T
     digest.update(tokenizer.to_str().encode())
     for tensor in sorted(weights):
         digest.update(f"{tensor}{list(weights[tensor].shape)}".encode())
-        digest.update(weights[tensor].contiguous().numpy())
+        digest.update(memoryview(weights[tensor].contiguous().numpy()).cast("B"))
     return digest.hexdigest()[:32]

@@ -21,7 +21,7 @@ def load_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
     """
     path = next((folder / n for n in ("tokenizer.json", "vocab.txt") if (folder / n).is_file()), None)
     if path is None:
-        raise InputError(f"{folder}: no tokenizer there; expected tokenizer.json or vocab.txt beside the weights")
+        raise InputError(f"{folder}: no tokenizer there; expected tokenizer.json or vocab.txt")
     if path.stat().st_size > MAX_FILE:
         raise InputError(f"{path}: {path.stat().st_size:,} bytes, more than the {MAX_FILE:,} allowed")
     try:

@@ -86,7 +86,9 @@ class Evaluator:
         *_, last = self.stream(plan, attention=attention, events=events)
         return last
 
-    def stream(self, plan: Plan, *, attention: bool = True, events: Events | None = None) -> Iterator[Evaluation]:
+    def stream(
+        self, plan: Plan, *, attention: bool = True, events: Events | None = None
+    ) -> Iterator[Evaluation]:
         """Measure `plan`, yielding an `Evaluation` after every batch; the last one is complete.
 
         Raises `Cancelled` between layers when `events` says so; what was computed until then is

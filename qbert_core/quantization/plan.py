@@ -133,7 +133,8 @@ def parse_plan(document: object, sites: Iterable[Site], source: str) -> Plan:
     for name in names:
         entry = given[name]
         if not isinstance(entry, dict) or not _whole(entry.get("bits")) or "groups" not in entry:
-            raise InputError(f'{source}: site {name}: expected {{"bits": 1..8 or 32, "groups": 1..}}, found {entry!r}')
+            wanted = '{"bits": 1..8 or 32, "groups": 1..}'
+            raise InputError(f"{source}: site {name}: expected {wanted}, found {str(entry)[:80]}")
         try:
             entries.append((name, SitePlan(entry["bits"], entry["groups"])))
         except InputError as error:

@@ -41,7 +41,8 @@ def fp32_size(config: BertConfig) -> dict[str, float]:
     """MB of the fp32 model: total = embedding (the tables) + encoder; `unquantized` is the rest
     (the embeddings' LayerNorm, pooler, output layer)."""
     tables = sum(site.params for site in sites_of(config) if site.layer is None)
-    encoder = sum(math.prod(s) for layer in range(config.layers) for s in config.encoder_shapes(layer).values())
+    layers = [config.encoder_shapes(layer) for layer in range(config.layers)]
+    encoder = sum(math.prod(shape) for layer in layers for shape in layer.values())
     everything = sum(math.prod(shape) for shape in config.shapes().values())
     megabytes = 4 / MB
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -93,10 +93,21 @@ class Score:
 class Task(Protocol):
     """One task of the paper. Instances hold no state."""
 
-    name: str
-    head: str  # the head a model needs: sequence, token or question
-    columns: tuple[str, ...]  # what a table must have
-    metric: str  # the main metric's name
+    @property
+    def name(self) -> str:
+        """How the command line calls it."""
+
+    @property
+    def head(self) -> str:
+        """The head a model needs: sequence, token or question."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What a table must have."""
+
+    @property
+    def metric(self) -> str:
+        """The main metric's name."""
 
     def default_labels(self) -> tuple[str, ...]:
         """Labels for a fresh head."""
@@ -123,7 +134,7 @@ class Task(Protocol):
         """Metrics over the examples at `indices`, prediction i for example indices[i]."""
 
 
-def collate(task: Task, examples: Examples, indices: Sequence[int]) -> Batch:
+def collate(task: Task, examples: Examples, indices: Iterable[int]) -> Batch:
     """Pad the examples at `indices` to the longest of them (with id 0, masked out by the lengths)."""
     chosen = [int(i) for i in indices]
     lengths = [len(examples.input_ids[i]) for i in chosen]

@@ -57,12 +57,12 @@ def _read_file(path: Path) -> pd.DataFrame:
 def _read_hub(spec: str) -> pd.DataFrame:
     name, _, split = spec.removeprefix("hub:").rpartition(":")
     if not name or not split:
-        raise InputError(f"{spec}: expected hub:NAME[/CONFIG]:SPLIT, for example hub:nyu-mll/glue/sst2:validation")
+        raise InputError(f"{spec}: expected hub:NAME[/CONFIG]:SPLIT, like hub:nyu-mll/glue/sst2:validation")
     from datasets import load_dataset
 
     # "a/b" is a repository owner/name or, for the oldest data sets, name/configuration
     parts = name.split("/")
-    candidates = [(name, None)] if len(parts) < 3 else []
+    candidates: list[tuple[str, str | None]] = [(name, None)] if len(parts) < 3 else []
     if len(parts) > 1:
         candidates.append(("/".join(parts[:-1]), parts[-1]))
     causes = []

@@ -42,9 +42,7 @@ class Sst2:
         labels = class_ids(table["label"], checkpoint.config.labels, source)
         checkpoint.tokenizer.enable_truncation(checkpoint.max_length)
         encoded = checkpoint.tokenizer.encode_batch(texts(table, "sentence", source))
-        return make_examples(
-            [e.ids for e in encoded], [e.type_ids for e in encoded], labels, table, source
-        )
+        return make_examples([e.ids for e in encoded], [e.type_ids for e in encoded], labels, table, source)
 
     def targets(self, examples: Examples, indices: Sequence[int], width: int) -> Tensor:
         return torch.tensor([examples.targets[i] for i in indices])

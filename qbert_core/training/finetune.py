@@ -78,9 +78,9 @@ def finetune(
             )
             total, count = task.loss(logits, batch)
             optimizer.zero_grad(set_to_none=True)
-            (total / count).backward()
+            torch.autograd.backward(total / count)
             torch.nn.utils.clip_grad_norm_(weights.values(), recipe.clip_norm)
-            lr = schedule.get_last_lr()[0]
+            lr = float(schedule.get_last_lr()[0])
             optimizer.step()
             schedule.step()
             step += 1
@@ -88,9 +88,8 @@ def finetune(
             if step > steps * (1 - recipe.average):
                 mean.add(weights)
             if step % recipe.log_every == 0 or step == steps:
-                curve.append(
-                    {"step": step, "epoch": step * recipe.epochs / steps, "loss": loss_sum / loss_count, "lr": lr}
-                )
+                at = step * recipe.epochs / steps
+                curve.append({"step": step, "epoch": at, "loss": loss_sum / loss_count, "lr": lr})
                 loss_sum = loss_count = 0.0
                 events.progress(step, steps, curve[-1])
         score = measure(replace(base, weights=_frozen(weights)), task, data, events)

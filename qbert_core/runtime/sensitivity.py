@@ -1,0 +1,85 @@
+"""A sensitivity analysis that survives a kill: every finished run goes to the store at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from qbert_core.checkpoints import Checkpoint
+from qbert_core.curvature import RunResult, Sensitivity, sensitivity
+from qbert_core.runtime.events import Events
+from qbert_core.runtime.store import Store, StoreError, unit_key
+from qbert_core.tasks import Examples, Task
+
+
+def stored_sensitivity(
+    checkpoint: Checkpoint,
+    task: Task,
+    examples: Examples,
+    store: Store,
+    *,
+    runs: int,
+    fraction: float,
+    granularity: str,
+    tolerance: float,
+    seed: int,
+    events: Events,
+    warn: Callable[[str], None],
+) -> Sensitivity:
+    """`sensitivity`, taking finished runs from `store` and putting new ones there.
+
+    A store that fails costs only the resuming: `warn` gets one line and the analysis goes on.
+    """
+    warned: list[bool] = []
+
+    def complain(error: StoreError) -> None:
+        if not warned:
+            warned.append(True)
+            warn(f"finished runs cannot be kept for a restart: {error}")
+
+    def key(run: int) -> str:
+        return unit_key(
+            "sensitivity-run",
+            model=checkpoint.fingerprint,
+            task=task.name,
+            data=examples.fingerprint,
+            fraction=fraction,
+            granularity=granularity,
+            tolerance=tolerance,
+            seed=seed,
+            run=run,
+        )
+
+    def keep(result: RunResult) -> None:
+        try:
+            store.put(key(result.run), asdict(result))
+        except StoreError as error:
+            complain(error)
+
+    finished: dict[int, RunResult] = {}
+    try:
+        for run in range(runs):
+            value = store.get(key(run))
+            if value is not None:
+                finished[run] = RunResult(
+                    value["run"],
+                    tuple(value["lambdas"]),
+                    tuple(value["residuals"]),
+                    value["products"],
+                    value["seconds"],
+                )
+    except StoreError as error:
+        complain(error)
+    return sensitivity(
+        checkpoint,
+        task,
+        examples,
+        runs=runs,
+        fraction=fraction,
+        granularity=granularity,
+        tolerance=tolerance,
+        seed=seed,
+        events=events,
+        finished=finished,
+        on_run=keep,
+    )

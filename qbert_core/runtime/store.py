@@ -1,0 +1,65 @@
+"""Finished units of work, by the content they were computed from: one SQLite file.
+
+A killed run finds what it had finished; a second session finds what the first one computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+TABLE = "CREATE TABLE IF NOT EXISTS units (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+
+
+class StoreError(OSError):
+    """The store could not be read or written: disk full, no permission, not a database."""
+
+
+def default_path() -> Path:
+    """$QBERT_HOME/store.sqlite, else ~/.cache/qbert-studio/store.sqlite."""
+    home = os.environ.get("QBERT_HOME")
+    return (Path(home) if home else Path.home() / ".cache" / "qbert-studio") / "store.sqlite"
+
+
+def unit_key(kind: str, **settings: Any) -> str:
+    """A digest of everything a unit's result depends on."""
+    text = json.dumps([kind, settings], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Store:
+    """Key -> JSON value. Every call opens the file anew, so any thread or process may use one."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or default_path()
+
+    def get(self, key: str) -> Any | None:
+        """The value under `key`, or None. Raises `StoreError`."""
+        if not self.path.exists():
+            return None
+        with self._open() as connection:
+            row = connection.execute("SELECT value FROM units WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep `value` under `key`; whole or not at all, whatever happens. Raises `StoreError`."""
+        with self._open() as connection, connection:
+            connection.execute("INSERT OR REPLACE INTO units VALUES (?, ?)", (key, json.dumps(value)))
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=10)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")
+                connection.execute(TABLE)
+                yield connection
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self.path}: {error}") from None
