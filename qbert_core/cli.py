@@ -20,13 +20,19 @@ Command = Callable[[argparse.Namespace], dict[str, Any]]
 
 
 class Progress:
-    """Events printed to stderr, at most a few a second."""
+    """Events printed to stderr: a line a few times a second for people, or every event as one JSON
+    object a line, partial result included, for a program (QBERT_PROGRESS=json)."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self._last = 0.0
+        self._json = os.environ.get("QBERT_PROGRESS") == "json"
 
     def progress(self, done: int, total: int, partial: Any = None) -> None:
+        if self._json:
+            document = partial.to_json() if hasattr(partial, "to_json") else partial
+            print(json.dumps({"done": done, "total": total, "partial": document}), file=sys.stderr, flush=True)
+            return
         now = time.perf_counter()
         if done < total and now - self._last < 0.5:
             return

@@ -169,5 +169,5 @@ def _fingerprint(config: BertConfig, weights: Mapping[str, Tensor], tokenizer: T
     digest.update(tokenizer.to_str().encode())
     for tensor in sorted(weights):
         digest.update(f"{tensor}{list(weights[tensor].shape)}".encode())
-        digest.update(memoryview(weights[tensor].contiguous().numpy()).cast("B"))
+        digest.update(weights[tensor].contiguous().numpy().data)
     return digest.hexdigest()[:32]

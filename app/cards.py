@@ -1,0 +1,46 @@
+"""The row of live numbers: each with what it is compared to and how sure it is."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+STYLE = """<style>
+.cards{display:grid;grid-template-columns:repeat(4,minmax(0,1fr));gap:.5rem;margin:0 0 .25rem;
+  font-variant-numeric:tabular-nums}
+.card{border:1px solid color-mix(in srgb,currentColor 18%,transparent);border-radius:6px;
+  padding:.5rem .65rem .55rem;min-width:0}
+.card .label{font-size:.8rem;opacity:.78}
+.card .value{font-size:1.6rem;font-weight:600;line-height:1.25;white-space:nowrap}
+.card .note{font-size:.8rem;line-height:1.35;opacity:.82;min-height:2.7em}
+.cards.outdated .value,.cards.outdated .note{opacity:.38}
+.state{font-size:.8rem;min-height:1.4em;margin:0 0 .35rem}
+.state b{font-weight:600}
+@media (max-width:700px){.cards{grid-template-columns:repeat(2,minmax(0,1fr))}}
+</style>"""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A number, its label, and two short lines of what it means."""
+
+    label: str
+    value: str
+    notes: Sequence[str]
+
+
+def cards(items: Sequence[Card], *, outdated: bool, state: str) -> str:
+    """HTML of the row; `state` says in words what the numbers are ("400 of 400 sentences")."""
+    body = "".join(
+        f'<div class="card" role="group" aria-label="{html.escape(card.label)}">'
+        f'<div class="label">{html.escape(card.label)}</div>'
+        f'<div class="value">{html.escape(card.value)}</div>'
+        f'<div class="note">{"<br>".join(html.escape(note) for note in card.notes)}</div></div>'
+        for card in items
+    )
+    kind = "outdated" if outdated else "current"
+    return (
+        f'{STYLE}<div class="state" data-state="{kind}" aria-live="polite">{html.escape(state)}</div>'
+        f'<div class="cards {kind}">{body}</div>'
+    )

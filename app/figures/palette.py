@@ -1,0 +1,238 @@
+"""The look shared by figures and pages: colours for light and dark, type sizes, number formats.
+
+Meaning of colour, the same everywhere:
+
+* warm scale (sand to plum): attention KL, i.e. damage. More ink against the background = more damage.
+* cool scale (ice to navy): bits of a weight. More ink = more memory; fp32 is the neutral extreme.
+* categorical colours follow Okabe and Ito, darkened on white and lightened on black until every mark has
+  a contrast of at least 3 against the page.
+
+Both scales have equal steps in OKLab and a strictly monotone lightness, so they survive colour blindness
+and a grey print.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TypeGuard
+
+FONT_FAMILY = '"Source Sans", "Source Sans 3", "Source Sans Pro", "Segoe UI", Helvetica, Arial, sans-serif'
+
+TEXT_SIZE = 13
+"""Axis titles, legends, hover labels, labels on marks (pixels)."""
+TICK_SIZE = 12
+"""Tick labels and numbers in cells (pixels)."""
+SMALL_SIZE = 11
+"""Labels where space is scarce: narrow cells, crowded ranks (pixels)."""
+
+BIT_WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 32)
+"""The bit widths a plan may hold, in the order of the bit colours."""
+
+MISSING = "\N{EN DASH}"
+"""What a number that does not exist (None, NaN, infinite) is shown as."""
+
+_NBSP = "\N{NO-BREAK SPACE}"
+_MINUS = "\N{MINUS SIGN}"
+_EN_DASH = "\N{EN DASH}"
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of one theme, as #RRGGBB.
+
+    `background` is the page's own colour (.streamlit/config.toml says the same): figures are transparent
+    and need it only to cut gaps and halos.
+    """
+
+    background: str
+    surface: str  # hover labels, legend backgrounds
+    ink: str  # text
+    muted: str  # secondary text, axis titles
+    line: str  # axis lines and cell borders: contrast >= 3
+    grid: str  # grid lines: meant to be barely seen
+    accent: str  # look here: the current plan, the selected cell, a doubtful value
+    attention: str
+    ffn: str
+    embedding: str
+    preset: str
+    hand: str
+    spread: str  # the standard deviation on top of |mean|
+    kl: tuple[str, ...]  # sequential, low to high
+    bits: tuple[str, ...]  # ordinal, in the order of BIT_WIDTHS
+
+    def kind(self, kind: str) -> str:
+        """Colour of a site or block kind; a whole layer has the colour of attention, which it never meets."""
+        kinds = {"attention": self.attention, "ffn": self.ffn, "embedding": self.embedding}
+        return kinds.get(kind, self.attention)
+
+    def bit(self, bits: int) -> str:
+        """Colour of a bit width. Raises ValueError for a width no plan may hold."""
+        if bits not in BIT_WIDTHS:
+            raise ValueError(f"bits must be one of {BIT_WIDTHS}, got {bits}")
+        return self.bits[BIT_WIDTHS.index(bits)]
+
+
+LIGHT = Palette(
+    background="#FFFFFF",
+    surface="#F4F6F8",
+    ink="#17212B",
+    muted="#52606D",
+    line="#7B8794",
+    grid="#E4E8EC",
+    accent="#B8145F",
+    attention="#0B65B0",
+    ffn="#BF4B00",
+    embedding="#0F9F87",
+    preset="#17212B",
+    hand="#0B65B0",
+    spread="#4A93CF",
+    kl=(
+        "#F7F4DF", "#EBDBB1", "#E4BF83", "#E4A058", "#DE8040", "#D3603A",
+        "#BC4744", "#A0334B", "#7F274E", "#5E1E48", "#3F163C",
+    ),
+    bits=(
+        "#DDF4F1", "#B4DFDE", "#8CCACF", "#68B2C3", "#4999B8", "#3180AC", "#20669F", "#1B4B90", "#232B33",
+    ),
+)  # fmt: skip
+
+DARK = Palette(
+    background="#12171D",
+    surface="#1D252E",
+    ink="#E8EDF2",
+    muted="#A4B1BE",
+    line="#6E7D8C",
+    grid="#27313B",
+    accent="#F4609A",
+    attention="#5FB2EC",
+    ffn="#F2A03D",
+    embedding="#2B8A76",
+    preset="#E8EDF2",
+    hand="#5FB2EC",
+    spread="#3B76A3",
+    kl=(
+        "#2E2131", "#4E2745", "#712C4F", "#943451", "#B4424E", "#D15646",
+        "#E3733E", "#EF9240", "#F6B355", "#FBD379", "#FFF0A6",
+    ),
+    bits=(
+        "#283854", "#2E4F73", "#306991", "#3285A9", "#3DA1BB", "#57BCCA", "#83D5D5", "#B2ECE3", "#F4F6F8",
+    ),
+)  # fmt: skip
+
+
+def colours_for(dark: bool) -> Palette:
+    """The colours of the dark or the light theme."""
+    return DARK if dark else LIGHT
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG 2 contrast ratio of two #RRGGBB colours, 1 (same) to 21 (black on white)."""
+    low, high = sorted((_luminance(first), _luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever reads better on `colour`; the better one always has a contrast above 4.5."""
+    return max("#000000", "#FFFFFF", key=lambda ink: contrast(ink, colour))
+
+
+def with_alpha(colour: str, alpha: float) -> str:
+    """#RRGGBB as a CSS rgba() with the given opacity."""
+    red, green, blue = _channels(colour)
+    return f"rgba({red},{green},{blue},{alpha:g})"
+
+
+def _channels(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def _luminance(colour: str) -> float:
+    scaled = (channel / 255 for channel in _channels(colour))
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in scaled)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def layer_label(layer: int) -> str:
+    """The name people see for a 0-based layer index: 0 -> "L1"."""
+    return f"L{layer + 1}"
+
+
+def fmt_mb(megabytes: float | None) -> str:
+    """A size: 415.38 -> "415.4 MB", 0.012 -> "0.01 MB"."""
+    if not _present(megabytes):
+        return MISSING
+    return _fixed(megabytes, 1 if abs(megabytes) >= 1 else 2) + _NBSP + "MB"
+
+
+def fmt_percent(fraction: float | None, digits: int = 1) -> str:
+    """A fraction as percent: 0.898 -> "89.8 %"."""
+    return _fixed(100 * fraction, digits) + _NBSP + "%" if _present(fraction) else MISSING
+
+
+def fmt_signed_points(change: float | None, digits: int = 1) -> str:
+    """A change between two fractions in percentage points: 0.0123 -> "+1.2 pp", 0.0 -> "0.0 pp".
+
+    The minus is a true one. `st.metric` knows a fall only by an ASCII hyphen at the start of its delta, so
+    tell it the direction in another way (`delta_color`, `delta_arrow`).
+    """
+    return _signed(_fixed(100 * change, digits)) + _NBSP + "pp" if _present(change) else MISSING
+
+
+def fmt_interval(low: float | None, high: float | None, digits: int = 1) -> str:
+    """An interval of fractions: (0.877, 0.917) -> "87.7–91.7 %"."""
+    if not (_present(low) and _present(high)):
+        return MISSING
+    return _fixed(100 * low, digits) + _EN_DASH + _fixed(100 * high, digits) + _NBSP + "%"
+
+
+def fmt_kl(nats: float | None, *, unit: bool = False) -> str:
+    """A KL divergence, 3 significant digits: 0.09214 -> "0.0921", exactly 0 -> "0", a power below 1e-4."""
+    return _significant(nats) + (_NBSP + "nats" if unit else "") if _present(nats) else MISSING
+
+
+def fmt_lambda(value: float | None) -> str:
+    """An eigenvalue with its sign, 3 significant digits: 12.84 -> "+12.8", 0 -> "0"."""
+    return _signed(_significant(value)) if _present(value) else MISSING
+
+
+def fmt_omega(value: float | None) -> str:
+    """A sensitivity, 3 significant digits, no sign: 30.1234 -> "30.1"."""
+    return _significant(value) if _present(value) else MISSING
+
+
+def fmt_ratio(value: float | None) -> str:
+    """A compression: 7.8123 -> "7.8" and a multiplication sign."""
+    return _fixed(value, 1) + _TIMES if _present(value) else MISSING
+
+
+def fmt_count(count: int | None) -> str:
+    """A count with thousands apart: 67349 -> "67,349"."""
+    return MISSING if count is None else f"{count:,}".replace("-", _MINUS)
+
+
+def _present(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _fixed(value: float, digits: int) -> str:
+    """Fixed decimals, thousands apart, a true minus, and never a negative zero."""
+    text = f"{value:,.{digits}f}"
+    if text.startswith("-"):
+        return text.replace("-", _MINUS) if any(digit in text for digit in "123456789") else text[1:]
+    return text
+
+
+def _significant(value: float, digits: int = 3) -> str:
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    power = int(exponent)
+    if power < -4:
+        return f"{mantissa}{_TIMES}10{str(power).translate(_SUPERSCRIPT)}".replace("-", _MINUS)
+    decimals = digits - 1 - power
+    return f"{round(value, decimals):,.{max(decimals, 0)}f}".replace("-", _MINUS)
+
+
+def _signed(text: str) -> str:
+    nonzero = any(digit in text for digit in "123456789")
+    return "+" + text if nonzero and not text.startswith(_MINUS) else text

@@ -1,0 +1,135 @@
+"""Plans measured in the background, the newest wish of every session first.
+
+One worker thread serves all sessions. A session has one wish: its current plan; a newer one replaces
+it, and work nobody wishes for any more stops at the next layer. When nobody waits, the presets of the
+workspaces in use are measured, so that they stand in the scatter. Results are kept by content.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from app.workspace import Workspace
+from qbert_core.errors import Cancelled, InputError
+from qbert_core.evaluation import Evaluation
+from qbert_core.quantization import Plan
+from qbert_core.runtime.events import Silent
+
+MAX_RESULTS = 1000
+MAX_SESSIONS = 200
+
+Key = tuple[str, str]  # workspace key, plan digest
+
+
+class Live:
+    """The registry pages talk to: `want` a plan, look at its `result`, `wait` for a newer one."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._wishes: OrderedDict[str, tuple[Workspace, Plan]] = OrderedDict()
+        self._results: OrderedDict[Key, Evaluation] = OrderedDict()
+        self._errors: dict[Key, str] = {}
+        threading.Thread(target=self._work, daemon=True, name="live").start()
+
+    def want(self, session: str, workspace: Workspace, plan: Plan) -> None:
+        """Say what `session` looks at now."""
+        with self._changed:
+            self._wishes[session] = (workspace, plan)
+            self._wishes.move_to_end(session)
+            while len(self._wishes) > MAX_SESSIONS:
+                self._wishes.popitem(last=False)
+            self._changed.notify_all()
+
+    def result(self, workspace: Workspace, plan: Plan) -> Evaluation | None:
+        """What is known of a plan so far, complete or not."""
+        return self._results.get((workspace.key, plan.digest))
+
+    def error(self, workspace: Workspace, plan: Plan) -> str | None:
+        """Why a plan could not be measured."""
+        return self._errors.get((workspace.key, plan.digest))
+
+    def wait(self, workspace: Workspace, plan: Plan, more_than: int, timeout: float) -> Evaluation | None:
+        """Wait until more than `more_than` examples of a plan are measured, at most `timeout` seconds."""
+        key = (workspace.key, plan.digest)
+
+        def arrived() -> bool:
+            return key in self._errors or (key in self._results and self._results[key].n > more_than)
+
+        with self._changed:
+            self._changed.wait_for(arrived, timeout)
+            return self._results.get(key)
+
+    def _open(self, key: Key) -> bool:
+        result = self._results.get(key)
+        return key not in self._errors and (result is None or not result.complete)
+
+    def _next_wish(self) -> tuple[Workspace, Plan] | None:
+        for workspace, plan in self._wishes.values():
+            if self._open((workspace.key, plan.digest)):
+                return workspace, plan
+        return None
+
+    def _next_preset(self) -> tuple[Workspace, Plan] | None:
+        for workspace, _ in self._wishes.values():
+            for plan in workspace.presets:
+                if self._open((workspace.key, plan.digest)):
+                    return workspace, plan
+        return None
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                task = self._next_wish() or self._next_preset()
+                while task is None:
+                    self._changed.wait()
+                    task = self._next_wish() or self._next_preset()
+            self._measure(*task)
+
+    def _measure(self, workspace: Workspace, plan: Plan) -> None:
+        key = (workspace.key, plan.digest)
+        try:
+            for result in workspace.evaluator.stream(plan, events=_Gate(self, key)):
+                self._keep(key, result)
+        except Cancelled:
+            pass
+        except InputError as error:
+            self._fail(key, str(error))
+        except MemoryError:
+            self._fail(key, "not enough memory to measure this plan; load fewer rows")
+        except Exception as error:
+            # the worker serves every session and must not die of one plan; details go to the console
+            print(f"measuring {plan.name} failed: {error!r}", flush=True)
+            self._fail(key, f"this plan could not be measured ({type(error).__name__})")
+
+    def _keep(self, key: Key, result: Evaluation) -> None:
+        with self._changed:
+            self._results[key] = result
+            self._results.move_to_end(key)
+            while len(self._results) > MAX_RESULTS:
+                self._results.popitem(last=False)
+            self._changed.notify_all()
+
+    def _fail(self, key: Key, reason: str) -> None:
+        with self._changed:
+            self._errors[key] = reason
+            self._changed.notify_all()
+
+    def _wanted(self, key: Key) -> bool:
+        """Whether to go on with `key`: a session looks at it, or nobody waits for anything else."""
+        with self._changed:
+            if any((w.key, p.digest) == key for w, p in self._wishes.values()):
+                return True
+            return self._next_wish() is None
+
+
+class _Gate(Silent):
+    """Stops an evaluation as soon as something else is wanted more."""
+
+    def __init__(self, live: Live, key: Key) -> None:
+        self._live = live
+        self._key = key
+
+    def check(self) -> None:
+        if not self._live._wanted(self._key):
+            raise Cancelled

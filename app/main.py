@@ -1,0 +1,35 @@
+"""The dashboard. Start it with `make run`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# `streamlit run app/main.py` puts app/ on the path, not the project
+ROOT = str(Path(__file__).resolve().parents[1])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
+
+import streamlit as st  # noqa: E402
+
+st.set_page_config(page_title="Q-BERT Studio", page_icon=":material/tune:", layout="wide", initial_sidebar_state=232)
+
+from app.pages import bits, sensitivity  # noqa: E402
+from app.sidebar import sidebar  # noqa: E402
+
+STYLE = """<style>
+.block-container{padding:2.6rem 1.6rem 3rem;max-width:1500px}
+[data-testid="stSidebarUserContent"]{padding-top:.5rem}
+h1{padding:0 0 .1rem!important}
+</style>"""
+
+bits_page = st.Page(bits.page, title="Bits", icon=":material/tune:", url_path="bits", default=True)
+sensitivity_page = st.Page(
+    sensitivity.page, title="Sensitivity", icon=":material/insights:", url_path="sensitivity"
+)
+page = st.navigation({"Tune": [bits_page, sensitivity_page]})
+if st.session_state.pop("go_to_bits", False):
+    st.switch_page(bits_page)
+st.html(STYLE)
+sidebar()
+page.run()

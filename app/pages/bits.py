@@ -1,0 +1,321 @@
+"""Bits: give every layer its bits and see at once what it costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from app import state
+from app.cards import Card, cards
+from app.figures import (
+    PlanPoint,
+    alt_text,
+    chart_config,
+    fmt_count,
+    fmt_interval,
+    fmt_kl,
+    fmt_mb,
+    fmt_percent,
+    fmt_ratio,
+    fmt_signed_points,
+    kl_heatmap,
+    size_accuracy_scatter,
+)
+from app.table import BIT_CHOICES, MIXED, edited_plan, embedding_table, everywhere, layer_table
+from app.waiting import loaded_workspace
+from app.workspace import Workspace
+from qbert_core.errors import InputError
+from qbert_core.evaluation import Evaluation
+from qbert_core.quantization import Plan, fp32_size, sites_of
+from qbert_core.quantization.plan import FULL
+
+POLL = 0.2  # seconds between looks at a running evaluation
+FIRST_LOOK = 0.18  # how long a page waits for the first numbers before it draws the old ones as outdated
+OWN = "by hand"
+
+
+def page() -> None:
+    st.title("Bits")
+    workspace = loaded_workspace()
+    if workspace is None:
+        return
+    current = state.tuning(workspace)
+    left, right = st.columns([37, 63], gap="medium")
+    with left:
+        _edit(workspace, current)
+    state.write_link(current)
+    state.live().want(state.session(), workspace, current.plan)
+    with right:
+        _live(workspace, current)
+
+
+def _edit(workspace: Workspace, current: state.Tuning) -> None:
+    sites = sites_of(workspace.checkpoint.config)
+    presets = {plan.name: plan for plan in workspace.presets}
+    matching = next((p.name for p in workspace.presets if p.digest == current.plan.digest), OWN)
+
+    version = current.table_version
+    options = [*presets, OWN]
+    key = f"preset-{version}-{matching}"
+
+    def choose() -> None:
+        name = st.session_state[key]
+        if name in presets:
+            state.change(current, presets[name])
+
+    pick, undo, redo, reset = st.columns([4, 1, 1, 1], vertical_alignment="bottom", gap="small")
+    pick.selectbox("Start from", options, index=options.index(matching), key=key, on_change=choose)
+    undo.button(
+        "", icon=":material/undo:", help="Undo", key="undo", width="stretch",
+        disabled=not current.undo, on_click=state.step_back, args=(current,),
+    )  # fmt: skip
+    redo.button(
+        "", icon=":material/redo:", help="Redo", key="redo", width="stretch",
+        disabled=not current.redo, on_click=state.step_forward, args=(current,),
+    )  # fmt: skip
+    reset.button(
+        "", icon=":material/restart_alt:", help=f"Back to {state.START}", key="reset", width="stretch",
+        on_click=state.change, args=(current, presets[state.START]),
+    )  # fmt: skip
+
+    table = current.table or current.plan
+    layers_key, tables_key = f"layers-{version}", f"tables-{version}"
+
+    def edited() -> None:
+        layers = st.session_state[layers_key]["edited_rows"]
+        embeddings = st.session_state[tables_key]["edited_rows"]
+        try:
+            plan = edited_plan(table, sites, layers, embeddings)
+        except InputError as error:
+            st.toast(str(error), icon=":material/error:")
+            return
+        state.change(current, _named(plan, workspace), from_table=True)
+
+    bits = st.column_config.SelectboxColumn
+    groups = st.column_config.NumberColumn
+    layer_rows = layer_table(table, sites)
+    choices = [*BIT_CHOICES, MIXED] if (layer_rows[["Attention", "FFN"]] == MIXED).to_numpy().any() else BIT_CHOICES
+    help_groups = "Ranges a matrix: its output rows are split into this many groups. More than rows: one a row."
+    st.data_editor(
+        layer_rows,
+        key=layers_key,
+        on_change=edited,
+        hide_index=True,
+        width="stretch",
+        height=36 * (len(layer_rows) + 1) if len(layer_rows) <= 12 else 36 * 13,
+        column_config={
+            "Layer": st.column_config.TextColumn(disabled=True, width=52),
+            "Attention": bits("Attention bits", options=choices, required=True),
+            "FFN": bits("FFN bits", options=choices, required=True),
+            "Groups": groups("Groups", min_value=1, step=1, help=help_groups),
+        },
+    )
+    table_rows = embedding_table(table, sites)
+    st.data_editor(
+        table_rows,
+        key=tables_key,
+        on_change=edited,
+        hide_index=True,
+        width="stretch",
+        height=36 * (len(table_rows) + 1),
+        column_config={
+            "Table": st.column_config.TextColumn("Embedding", disabled=True),
+            "Bits": bits("Bits", options=BIT_CHOICES, required=True),
+            "Groups": groups("Groups", min_value=1, step=1, required=True, help=help_groups),
+        },
+    )
+
+    def set_activation() -> None:
+        chosen = st.session_state[activation_key]
+        plan = _replace_activation(current.plan, 8 if chosen == "8 bits" else FULL)
+        state.change(current, _named(plan, workspace))
+
+    activation_key = f"activation-{version}"
+    st.segmented_control(
+        "Activations",
+        ["8 bits", "fp32"],
+        default="8 bits" if current.plan.activation_bits == 8 else "fp32",
+        required=True,
+        key=activation_key,
+        on_change=set_activation,
+        help="Precision of what flows into every quantized linear layer; ranges calibrated once with fp32",
+    )
+    with st.popover("Set all layers", icon=":material/select_all:", width="stretch"), st.form("all-form", border=False):
+        chosen = st.select_slider("Bits", BIT_CHOICES, "4")
+        count = st.number_input("Groups", 1, 65536, 128)
+        if st.form_submit_button("Apply", width="stretch"):
+            wanted = FULL if chosen == BIT_CHOICES[-1] else int(chosen)
+            state.change(current, _named(everywhere(current.plan, sites, wanted, int(count)), workspace))
+            st.rerun()
+
+
+def _replace_activation(plan: Plan, bits: int) -> Plan:
+    return Plan(plan.name, bits, plan.entries, plan.clip)
+
+
+def _named(plan: Plan, workspace: Workspace) -> Plan:
+    """The preset's name where the plan is one, else `by hand`."""
+    name = next((p.name for p in workspace.presets if p.digest == plan.digest), OWN)
+    return Plan(name, plan.activation_bits, plan.entries, plan.clip)
+
+
+def _live(workspace: Workspace, current: state.Tuning) -> None:
+    live = state.live()
+    plan = current.plan
+    result = live.wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
+    running = live.error(workspace, plan) is None and not _all_measured(workspace, plan)
+
+    @st.fragment(run_every=POLL if running else None)
+    def draw() -> None:
+        _numbers(workspace, current, plan)
+        if running and (_all_measured(workspace, plan) or live.error(workspace, plan)):
+            st.rerun()
+
+    del result
+    draw()
+
+
+def _all_measured(workspace: Workspace, plan: Plan) -> bool:
+    """Whether the plan and the presets beside it in the scatter are complete."""
+    for wanted in (plan, *workspace.presets):
+        result = state.live().result(workspace, wanted)
+        if (result is None or not result.complete) and not state.live().error(workspace, wanted):
+            return False
+    return True
+
+
+def _numbers(workspace: Workspace, current: state.Tuning, plan: Plan) -> None:
+    live = state.live()
+    error = live.error(workspace, plan)
+    if error:
+        st.error(error, icon=":material/error:")
+    result = live.result(workspace, plan)
+    shown = result
+    if shown is None:
+        shown = st.session_state.get("shown", {}).get(workspace.key)
+    else:
+        st.session_state["shown"] = {workspace.key: shown}
+    outdated = shown is None or shown.plan.digest != plan.digest
+    st.html(_cards(workspace, shown, outdated))
+    dark = state.dark()
+    figure = kl_heatmap(
+        shown.attention_kl if shown and shown.attention_kl else [],
+        dark=dark,
+        outdated=outdated and shown is not None,
+        selected=st.session_state.get("cell"),
+    )
+    st.markdown("###### Attention KL from fp32, by layer and head")
+    st.plotly_chart(
+        figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl",
+        on_select=_select_cell, selection_mode="points",
+    )  # fmt: skip
+    _scatter(workspace, current, dark)
+
+
+def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> str:
+    full = fp32_size(workspace.checkpoint.config)["total"]
+    if result is None:
+        empty = [Card(label, "\N{EN DASH}", ("", "")) for label in ("Accuracy", "Size", "Effective bits", "Attention KL")]
+        return cards(empty, outdated=True, state="Measuring the first sentences …")
+    metric = workspace.task.metric
+    value, base = result.score.metrics[metric], result.baseline.metrics[metric]
+    low, high = result.score.interval
+    kl = [v for row in result.attention_kl or () for v in row]
+    worse = sum(f.was_right and not f.is_right for f in result.flips)
+    better = sum(f.is_right and not f.was_right for f in result.flips)
+    if outdated:
+        words = "Outdated: numbers of the plan before. Measuring the new one …"
+    elif result.complete:
+        words = f"{result.plan.name}: all {fmt_count(result.n)} sentences; {worse} became wrong, {better} became right"
+    else:
+        words = f"{result.plan.name}: {fmt_count(result.n)} of {fmt_count(result.total)} sentences so far …"
+    return cards(
+        [
+            Card(
+                metric.capitalize(),
+                fmt_percent(value),
+                (f"{fmt_signed_points(value - base)} to fp32’s {fmt_percent(base)}",
+                 f"95 %: {fmt_interval(low, high)}, n = {fmt_count(result.n)}"),
+            ),
+            Card(
+                "Size",
+                fmt_mb(result.size.size_mb),
+                (f"{fmt_ratio(result.size.compression)} smaller than {fmt_mb(full)}", "scales and zero points included"),
+            ),
+            Card("Effective bits", f"{result.size.effective_bits:.2f}", ("stored bits a weight,", "embeddings included")),
+            Card(
+                "Attention KL",
+                fmt_kl(sum(kl) / len(kl) if kl else None),
+                ("nats, mean of all heads", f"worst head {fmt_kl(max(kl))}" if kl else ""),
+            ),
+        ],
+        outdated=outdated,
+        state=words,
+    )  # fmt: skip
+
+
+def _select_cell() -> None:
+    points = st.session_state["kl"]["selection"]["points"]
+    st.session_state["cell"] = tuple(points[0]["customdata"][:2]) if points else None
+
+
+def _scatter(workspace: Workspace, current: state.Tuning, dark: bool) -> None:
+    points = _points(workspace, current)
+    baseline = state.live().result(workspace, workspace.baseline)
+    if baseline is None or not points:
+        return
+    metric = workspace.task.metric
+    figure = size_accuracy_scatter(
+        points,
+        metric_label=metric.capitalize(),
+        baseline_metric=baseline.score.metrics[metric],
+        baseline_size_mb=baseline.size.size_mb,
+        current=current.plan.digest,
+        dark=dark,
+        size_scale="log",
+    )
+    st.markdown("###### Every plan tried: click one to restore it")
+
+    def restore() -> None:
+        chosen = st.session_state["scatter"]["selection"]["points"]
+        if not chosen or not chosen[0].get("customdata"):
+            return
+        digest = chosen[0]["customdata"][0]
+        plan = current.tried.get(digest) or next((p for p in workspace.presets if p.digest == digest), None)
+        if plan is not None and digest != current.plan.digest:
+            state.change(current, plan)
+            st.session_state["restored"] = True
+
+    st.plotly_chart(
+        figure, theme=None, config=chart_config("size-accuracy"), alt=alt_text(figure), key="scatter",
+        on_select=restore, selection_mode="points",
+    )  # fmt: skip
+    if st.session_state.pop("restored", False):
+        st.rerun()
+
+
+def _points(workspace: Workspace, current: state.Tuning) -> list[PlanPoint]:
+    metric = workspace.task.metric
+    preset_digests = {plan.digest for plan in workspace.presets}
+    plans: dict[str, Any] = {plan.digest: plan for plan in workspace.presets} | current.tried
+    points = []
+    for digest, plan in plans.items():
+        result = state.live().result(workspace, plan)
+        if result is None:
+            continue
+        kind = "hand"
+        if digest == workspace.baseline.digest:
+            kind = "baseline"
+        elif digest in preset_digests:
+            kind = "preset"
+        elif digest in current.allocated:
+            kind = "allocated"
+        low, high = result.score.interval
+        points.append(
+            PlanPoint(
+                digest, plan.name, result.size.size_mb, result.score.metrics[metric], low, high, result.n,
+                kind=kind, partial=not result.complete,
+            )  # fmt: skip
+        )
+    return points

@@ -1,0 +1,77 @@
+"""What is loaded, how to load something else, and what runs."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import state
+from app.workspace import Source, Workspace
+
+
+def sidebar() -> None:
+    """Draw the sidebar; the same on every page."""
+    with st.sidebar:
+        opening = state.opening()
+        if opening.workspace:
+            _loaded(opening.workspace)
+        _picker()
+        _jobs_list()
+
+
+def _loaded(workspace: Workspace) -> None:
+    config = workspace.checkpoint.config
+    st.markdown(f"**Model** {_plain(workspace.checkpoint.name)}")
+    st.caption(
+        f"{config.layers} layers, {config.heads} heads, {config.hidden} wide. "
+        f"{workspace.task.name.upper()}: {_plain(' / '.join(config.labels))}"
+    )
+    name = "demo reviews" if workspace.source.data == "demo" else workspace.source.data.rsplit("/", 1)[-1]
+    st.markdown(f"**Data** {_plain(name)}")
+    st.caption(f"n = {len(workspace.examples):,} examples, {int(workspace.examples.lengths.sum()):,} tokens")
+
+
+def _picker() -> None:
+    error = st.session_state.get("source_error")
+    with st.expander("Model and data", icon=":material/folder_open:", expanded=bool(error)):
+        now = state.source()
+        with st.form("source-form", border=False):
+            model = st.text_input("Model", now.model, help="demo, a folder on this machine, or a hub id like owner/name")
+            data = st.text_input(
+                "Data", now.data, help="demo, a .parquet .csv .tsv .json .jsonl file, or hub:NAME[/CONFIG]:SPLIT"
+            )
+            limit = st.number_input("First rows", 1, 1_000_000, now.limit, help="Rows of the data to measure on")
+            if st.form_submit_button("Load", width="stretch"):
+                st.session_state.pop("source_error", None)
+                st.session_state["source"] = Source(model.strip() or "demo", data.strip() or "demo", int(limit))
+                st.rerun()
+        if error:
+            st.error(_plain(error), icon=":material/error:")
+            st.caption("What was loaded before is still there.")
+
+
+def _jobs_list() -> None:
+    active = any(job.active for job in state.jobs().all())
+
+    @st.fragment(run_every=1.0 if active else None)
+    def draw() -> None:
+        jobs = state.jobs().all()
+        if active and not any(job.active for job in jobs):
+            st.rerun()
+        if not jobs:
+            return
+        st.markdown("**Jobs**")
+        for number, job in enumerate(jobs[:6]):
+            name, button = st.columns([4, 1], vertical_alignment="center")
+            name.caption(f"{_plain(job.name)}: {job.state}")
+            if job.active:
+                st.progress(job.done / job.total if job.total else 0.0)
+                if button.button("", icon=":material/close:", key=f"cancel-{number}", help="Cancel", type="tertiary"):
+                    job.cancel()
+                    st.rerun()
+
+    draw()
+
+
+def _plain(text: str) -> str:
+    """Text from outside, without markdown's powers."""
+    return "".join("\\" + c if c in "\\`*_{}[]()#+-.!|~$<>:" else c for c in text)

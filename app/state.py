@@ -1,0 +1,174 @@
+"""What belongs to one browser session: its source, its plan, how it got there."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+from app.jobs import Jobs
+from app.link import plan_from_text, plan_to_text
+from app.live import Live
+from app.workspace import Opening, Source, Workspace, Workspaces
+from qbert_core.errors import InputError
+from qbert_core.quantization import Plan, sites_of
+
+START = "qbert-4"  # the preset a new session begins with: small, and hardly worse than fp32
+MAX_UNDO = 200
+
+
+@dataclass
+class Tuning:
+    """The plan a session works on, for one workspace."""
+
+    workspace: str
+    plan: Plan
+    undo: list[Plan] = field(default_factory=list)
+    redo: list[Plan] = field(default_factory=list)
+    tried: dict[str, Plan] = field(default_factory=dict)  # digest -> plan, in the order of trying
+    allocated: set[str] = field(default_factory=set)  # digests of plans a ranking made
+    table: Plan | None = None  # what the table was last filled with
+    table_version: int = 0  # changes when the table must be filled anew
+    table_digest: str = ""  # digest of the plan that table and edits make together
+
+
+@st.cache_resource(show_spinner=False)
+def live() -> Live:
+    return Live()
+
+
+@st.cache_resource(show_spinner=False)
+def workspaces() -> Workspaces:
+    return Workspaces()
+
+
+@st.cache_resource(show_spinner=False)
+def jobs() -> Jobs:
+    return Jobs()
+
+
+def session() -> str:
+    """A name for this browser session."""
+    if "session" not in st.session_state:
+        st.session_state["session"] = uuid.uuid4().hex
+    return str(st.session_state["session"])
+
+
+def dark() -> bool:
+    """Whether the page is shown dark."""
+    return st.context.theme.type == "dark"
+
+
+def source() -> Source:
+    """What this session asked for last; at first what the link says, else the demo."""
+    if "source" not in st.session_state:
+        query = st.query_params
+        limit = query.get("rows", "")
+        st.session_state["source"] = Source(
+            query.get("model", "demo"),
+            query.get("data", "demo"),
+            int(limit) if limit.isdigit() and int(limit) > 0 else Source.limit,
+        )
+    asked: Source = st.session_state["source"]
+    return asked
+
+
+def opening(timeout: float = 0.0) -> Opening:
+    """How far the session's source is. After an error the last good source comes back."""
+    asked = source()
+    result = workspaces().open(asked, timeout)
+    if result.workspace:
+        st.session_state["good_source"] = asked
+        st.session_state.pop("source_error", None)
+    elif result.error:
+        st.session_state["source_error"] = result.error
+        back = st.session_state.get("good_source", Source())
+        if back != asked:
+            st.session_state["source"] = back
+            return workspaces().open(back, timeout)
+    return result
+
+
+def tuning(workspace: Workspace) -> Tuning:
+    """The session's plan for this workspace: restored from the link on arrival, and when the address
+    changed under the page (back button, a pasted link)."""
+    current: Tuning | None = st.session_state.get("tuning")
+    linked = st.query_params.get("plan")
+    if current is None or current.workspace != workspace.key:
+        plan = next(plan for plan in workspace.presets if plan.name == START)
+        kept = st.session_state.setdefault("tunings", {})
+        current = kept.get(workspace.key) or Tuning(workspace.key, plan)
+        kept[workspace.key] = current
+        st.session_state["tuning"] = current
+        if linked and "linked" not in st.session_state:
+            _restore(workspace, current, linked, remember=False)
+        fill_table(current)
+    elif linked and linked != st.session_state.get("linked"):
+        _restore(workspace, current, linked, remember=True)
+    current.tried.setdefault(current.plan.digest, current.plan)
+    return current
+
+
+def _restore(workspace: Workspace, current: Tuning, linked: str, *, remember: bool) -> None:
+    try:
+        plan = plan_from_text(linked, sites_of(workspace.checkpoint.config))
+    except InputError as error:
+        st.toast(f"{error}. The plan on screen stays.", icon=":material/link_off:")
+        st.session_state["linked"] = linked
+        return
+    if remember:
+        change(current, plan)
+    else:
+        current.plan = plan
+    st.session_state["linked"] = linked
+
+
+def change(current: Tuning, plan: Plan, *, from_table: bool = False) -> None:
+    """Make `plan` the current one; what was there can be undone."""
+    if plan == current.plan:
+        return
+    current.undo = [*current.undo[-MAX_UNDO:], current.plan]
+    current.redo = []
+    current.plan = plan
+    current.tried.setdefault(plan.digest, plan)
+    if not from_table:
+        fill_table(current)
+
+
+def step_back(current: Tuning) -> None:
+    """Undo."""
+    if current.undo:
+        current.redo.append(current.plan)
+        current.plan = current.undo.pop()
+        fill_table(current)
+
+
+def step_forward(current: Tuning) -> None:
+    """Redo."""
+    if current.redo:
+        current.undo.append(current.plan)
+        current.plan = current.redo.pop()
+        fill_table(current)
+
+
+def fill_table(current: Tuning) -> None:
+    """Fill the tables from the plan; edits made in them before are part of it already."""
+    current.table = current.plan
+    current.table_version += 1
+
+
+def write_link(current: Tuning) -> None:
+    """Put model, data and plan into the address, where they differ from what is there."""
+    asked = source()
+    text = plan_to_text(current.plan)
+    wanted = {"plan": text}
+    if asked.model != "demo":
+        wanted["model"] = asked.model
+    if asked.data != "demo":
+        wanted["data"] = asked.data
+    if asked.limit != Source.limit:
+        wanted["rows"] = str(asked.limit)
+    st.session_state["linked"] = text
+    if st.query_params.to_dict() != wanted:
+        st.query_params.from_dict(wanted)

@@ -1,0 +1,27 @@
+"""What a page shows while model and data are being loaded."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import state
+from app.workspace import Workspace
+
+
+def loaded_workspace() -> Workspace | None:
+    """The session's workspace, or None after drawing that it is on its way or cannot be had."""
+    opening = state.opening(timeout=0.05)
+    if opening.workspace:
+        return opening.workspace
+    if opening.error:
+        st.error("Nothing is loaded: see the message in the sidebar under *Model and data*.")
+        return None
+    st.markdown(f"Loading `{state.source().model}` and measuring its activation ranges …")
+
+    @st.fragment(run_every=0.25)
+    def wait() -> None:
+        if state.opening().done:
+            st.rerun()
+
+    wait()
+    return None

@@ -1,0 +1,107 @@
+"""A model and the data it is measured on, loaded and ready: what every page works with."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from qbert_core.checkpoints import Checkpoint, load_checkpoint
+from qbert_core.errors import InputError
+from qbert_core.evaluation import Evaluator, calibration
+from qbert_core.quantization import Plan, presets
+from qbert_core.tasks import Examples, Task, task_named
+from qbert_core.tasks.data import read_table
+
+KEPT = 3  # workspaces: each holds a model and up to 2 GB of states
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a person asked for: a model, evaluation data, at most how many rows of it."""
+
+    model: str = "demo"
+    data: str = "demo"
+    limit: int = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class Workspace:
+    """A loaded source. `key` names its content, whatever path it came from."""
+
+    source: Source
+    checkpoint: Checkpoint
+    task: Task
+    examples: Examples
+    evaluator: Evaluator = field(repr=False)
+    presets: tuple[Plan, ...] = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        return f"{self.checkpoint.fingerprint}/{self.examples.fingerprint}"
+
+    @property
+    def baseline(self) -> Plan:
+        return self.presets[0]
+
+
+def open_workspace(source: Source) -> Workspace:
+    """Load model and data and calibrate; `InputError` says what is wrong with either."""
+    checkpoint = load_checkpoint(source.model)
+    task = task_named(checkpoint.task)
+    examples = task.examples(read_table(source.data, limit=source.limit), checkpoint, source.data)
+    evaluator = Evaluator(checkpoint, task, examples, calibration(checkpoint, task, examples, None))
+    return Workspace(source, checkpoint, task, examples, evaluator, tuple(presets(checkpoint.config, task.name)))
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A source on its way: `workspace` when it is there, `error` when it cannot be."""
+
+    workspace: Workspace | None = None
+    error: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.workspace is not None or self.error is not None
+
+
+class Workspaces:
+    """Opens each source once, in a thread of its own, for every session that asks."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._opened: OrderedDict[Source, Opening] = OrderedDict()
+
+    def open(self, source: Source, timeout: float = 0.0) -> Opening:
+        """The source, or what is known of it after at most `timeout` seconds. Asking again after an
+        error tries again."""
+        with self._changed:
+            if source in self._opened:
+                self._opened.move_to_end(source)
+            else:
+                self._opened[source] = Opening()
+                threading.Thread(target=self._load, args=(source,), daemon=True).start()
+            self._changed.wait_for(lambda: self._opened[source].done, timeout)
+            opening = self._opened[source]
+            if opening.error:
+                del self._opened[source]
+            return opening
+
+    def _load(self, source: Source) -> None:
+        try:
+            opening = Opening(workspace=open_workspace(source))
+        except InputError as error:
+            opening = Opening(error=str(error))
+        except MemoryError:
+            opening = Opening(error=f"{source.model}: not enough memory to load it; try a smaller row limit")
+        except Exception as error:
+            # whatever a hostile file still manages to break: the details are for the console
+            print(f"loading {source} failed: {error!r}", flush=True)
+            opening = Opening(error=f"{source.model}: loading failed ({type(error).__name__})")
+        with self._changed:
+            self._opened[source] = opening
+            done = [s for s, o in self._opened.items() if o.done]
+            for old in done[: max(0, len(done) - KEPT)]:
+                del self._opened[old]
+            self._changed.notify_all()

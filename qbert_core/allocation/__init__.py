@@ -1,0 +1,5 @@
+"""From sensitivity to bits."""
+
+from qbert_core.allocation.ranking import allocate_by_rank, rank
+
+__all__ = ["allocate_by_rank", "rank"]

@@ -1,0 +1,213 @@
+"""What a sensitivity analysis found: eigenvalues of every block over the runs, and Omega."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qbert_core.errors import InputError
+
+KINDS = ("layer", "attention", "ffn")
+
+
+@dataclass(frozen=True)
+class BlockSensitivity:
+    """One block's eigenvalue of largest magnitude in each run, with its sign."""
+
+    name: str
+    layer: int  # 0-based
+    kind: str  # layer, attention or ffn
+    lambdas: tuple[float, ...]  # one a run
+    residuals: tuple[float, ...]  # |Hv - lambda v| / |lambda|, one a run
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.lambdas))
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation over the runs."""
+        return float(np.std(self.lambdas))
+
+    @property
+    def omega(self) -> float:
+        """Omega = |mean(lambda)| + std(lambda) (Q-BERT, section 3.1)."""
+        return abs(self.mean) + self.std
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "layer": self.layer,
+            "kind": self.kind,
+            "lambdas": list(self.lambdas),
+            "residuals": list(self.residuals),
+            "mean": self.mean,
+            "std": self.std,
+            "omega": self.omega,
+        }
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Every block's eigenvalues over the runs, and what they were computed from.
+
+    While runs are in progress only blocks that have an eigenvalue are listed, some with one more
+    than others; a finished one has `runs` of each. What a document does not say is None.
+    """
+
+    blocks: tuple[BlockSensitivity, ...]  # first layer first
+    runs: int
+    examples: int  # a run
+    seconds: float  # of computing, over all runs
+    hvp_count: int  # Hessian-vector products over a run's examples
+    stopped: str = "runs"  # why there are no more runs: runs (as many as asked for) or stable
+    seed: int | None = None
+    fraction: float | None = None
+    tolerance: float | None = None
+    model: str | None = None  # the checkpoint's fingerprint
+    data: str | None = None  # the training examples' fingerprint
+
+    @property
+    def granularity(self) -> str:
+        """What a block is: layer, module or site."""
+        if self.blocks[0].kind == "layer":
+            return "layer"
+        return "module" if self.blocks[0].name.endswith((".attention", ".ffn")) else "site"
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of the command line's `sensitivity`."""
+        return {
+            "blocks": [block.to_json() for block in self.blocks],
+            "runs": self.runs,
+            "examples": self.examples,
+            "seconds": self.seconds,
+            "hvp_count": self.hvp_count,
+            "stopped": self.stopped,
+            "seed": self.seed,
+            "fraction": self.fraction,
+            "tolerance": self.tolerance,
+            "granularity": self.granularity,
+            "model": self.model,
+            "data": self.data,
+        }
+
+    @classmethod
+    def from_json(cls, document: Any) -> Sensitivity:
+        """The inverse of `to_json`; `InputError` says what is missing or wrong.
+
+        mean, std and omega follow from the lambdas: where a block gives them they must agree.
+        """
+        source = _Fields(document, "sensitivity")
+        runs = source.count("runs", least=1)
+        entries = enumerate(source.array("blocks"))
+        blocks = tuple(_block(entry, f"sensitivity block {i}", runs) for i, entry in entries)
+        if not blocks:
+            raise InputError("sensitivity: blocks is empty; expected one entry a block")
+        if len({block.name for block in blocks}) < len(blocks):
+            raise InputError("sensitivity: two blocks have the same name")
+        if len({block.kind == "layer" for block in blocks}) > 1:
+            raise InputError("sensitivity: blocks of kind layer and smaller ones are mixed")
+        return cls(
+            blocks=blocks,
+            runs=runs,
+            examples=source.count("examples", least=1),
+            seconds=source.number("seconds"),
+            hvp_count=source.count("hvp_count"),
+            stopped=source.choice("stopped", ("runs", "stable")),
+            seed=source.count("seed") if source.has("seed") else None,
+            fraction=source.number("fraction") if source.has("fraction") else None,
+            tolerance=source.number("tolerance") if source.has("tolerance") else None,
+            model=source.text("model") if source.has("model") else None,
+            data=source.text("data") if source.has("data") else None,
+        )
+
+
+def _block(document: Any, where: str, runs: int) -> BlockSensitivity:
+    source = _Fields(document, where)
+    block = BlockSensitivity(
+        name=source.text("name"),
+        layer=source.count("layer"),
+        kind=source.choice("kind", KINDS),
+        lambdas=source.numbers("lambdas", runs),
+        residuals=source.numbers("residuals", runs),
+    )
+    for name in ("mean", "std", "omega"):
+        if source.has(name):
+            given, right = source.number(name), getattr(block, name)
+            if not math.isclose(given, right, rel_tol=1e-6, abs_tol=1e-12):
+                raise InputError(f"{where}: {name} is {given}, its lambdas give {right}")
+    return block
+
+
+class _Fields:
+    """A JSON object that names itself and the field when something is not as it should be."""
+
+    def __init__(self, document: Any, where: str) -> None:
+        if not isinstance(document, dict):
+            raise InputError(f"{where}: expected a JSON object, found {_shown(document)}")
+        self.document = document
+        self.where = where
+
+    def has(self, name: str) -> bool:
+        return self.document.get(name) is not None
+
+    def value(self, name: str) -> Any:
+        if name not in self.document:
+            raise InputError(f"{self.where}: {name} is missing")
+        return self.document[name]
+
+    def wrong(self, name: str, expected: str) -> InputError:
+        return InputError(f"{self.where}: {name} is {_shown(self.document[name])}; expected {expected}")
+
+    def count(self, name: str, least: int = 0) -> int:
+        value = self.value(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self.wrong(name, f"a whole number of at least {least}")
+        return value
+
+    def number(self, name: str) -> float:
+        value = self.value(name)
+        if not _is_number(value):
+            raise self.wrong(name, "a finite number")
+        return float(value)
+
+    def numbers(self, name: str, length: int) -> tuple[float, ...]:
+        value = self.value(name)
+        if not isinstance(value, list) or len(value) != length or not all(map(_is_number, value)):
+            raise self.wrong(name, f"{length} finite numbers, one a run")
+        return tuple(map(float, value))
+
+    def text(self, name: str) -> str:
+        value = self.value(name)
+        if not isinstance(value, str) or not value:
+            raise self.wrong(name, "a text")
+        return value
+
+    def choice(self, name: str, allowed: tuple[str, ...]) -> str:
+        value = self.value(name)
+        if value not in allowed:
+            raise self.wrong(name, f"one of {', '.join(allowed)}")
+        return str(value)
+
+    def array(self, name: str) -> list[Any]:
+        value = self.value(name)
+        if not isinstance(value, list):
+            raise self.wrong(name, "a list")
+        return value
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int no float can hold
+        return False
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,144 @@
+"""Sensitivity of a finetuned BERT: top Hessian eigenvalue of every block, over several draws of data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbert_core.checkpoints import Checkpoint
+from qbert_core.curvature.blocks import Block, blocks_of
+from qbert_core.curvature.eigen import Eigenpair, largest_eigenpair, random_start
+from qbert_core.curvature.hvp import BlockHessian
+from qbert_core.curvature.inputs import LayerInputs
+from qbert_core.curvature.results import BlockSensitivity, Sensitivity
+from qbert_core.errors import InputError
+from qbert_core.runtime.events import Events, Silent
+from qbert_core.tasks import Examples, Task
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run: every block's eigenvalue on one draw of examples. Plain numbers, fit to be stored."""
+
+    run: int
+    lambdas: tuple[float, ...]  # one a block, in the order of `blocks_of`
+    residuals: tuple[float, ...]
+    products: int
+    seconds: float
+
+
+def draw(n: int, fraction: float, seed: int, run: int) -> NDArray[np.int64]:
+    """Indices of run `run`'s examples, ascending: max(1, round(fraction n)) of n without replacement."""
+    size = max(1, round(fraction * n))
+    return np.sort(np.random.default_rng([seed, run]).choice(n, size, replace=False))
+
+
+def sensitivity(
+    checkpoint: Checkpoint,
+    task: Task,
+    examples: Examples,
+    *,
+    runs: int = 10,
+    fraction: float = 0.1,
+    granularity: str = "layer",
+    tolerance: float = 0.01,
+    seed: int = 0,
+    events: Events | None = None,
+    finished: Mapping[int, RunResult] | None = None,
+    on_run: Callable[[RunResult], None] | None = None,
+) -> Sensitivity:
+    """Lambda samples and Omega of every block: `runs` runs, each on its own draw of `examples`.
+
+    `events` gets (blocks done, blocks in all, Sensitivity so far) after every block and is asked
+    to cancel inside every product. Runs in `finished` (by number) are taken as they are; `on_run`
+    gets each new one when it is complete, to be stored. Same arguments and machine, same lambdas.
+    Raises `InputError` for numbers out of range and a task that does not fit the model.
+    """
+    _check(runs, fraction, tolerance, seed, len(examples))
+    task.check_model(checkpoint.config)
+    events = events or Silent()
+    blocks = blocks_of(checkpoint.config, granularity)
+    samples = {run: result for run, result in (finished or {}).items() if run < runs}
+    if any(len(result.lambdas) != len(blocks) for result in samples.values()):
+        raise ValueError(f"a finished run does not have the {len(blocks)} blocks of a {granularity} run")
+    total = runs * len(blocks)
+
+    def summary() -> Sensitivity:
+        return Sensitivity(
+            blocks=_by_block(blocks, samples),
+            runs=runs,
+            examples=len(draw(len(examples), fraction, seed, 0)),
+            seconds=sum(sample.seconds for sample in samples.values()),
+            hvp_count=sum(sample.products for sample in samples.values()),
+            seed=seed,
+            fraction=fraction,
+            tolerance=tolerance,
+            model=checkpoint.fingerprint,
+            data=examples.fingerprint,
+        )
+
+    def report() -> None:
+        done = sum(len(sample.lambdas) for sample in samples.values())
+        if done:
+            events.progress(done, total, summary())
+
+    report()
+    for run in range(runs):
+        if run in samples:
+            continue
+        started = time.perf_counter()
+        chosen = examples.take(draw(len(examples), fraction, seed, run))
+        inputs = LayerInputs(checkpoint, task, chosen)
+        pairs: list[Eigenpair] = []
+        for index, block in enumerate(blocks):
+            events.check()
+            pairs.append(block_eigenpair(inputs, block, [seed, run, index], tolerance, events))
+            samples[run] = RunResult(
+                run,
+                tuple(pair.value for pair in pairs),
+                tuple(pair.residual for pair in pairs),
+                sum(pair.products for pair in pairs),
+                time.perf_counter() - started,
+            )
+            report()
+        if on_run:
+            on_run(samples[run])
+    return summary()
+
+
+def block_eigenpair(
+    inputs: LayerInputs, block: Block, seed: list[int], tolerance: float, events: Events | None = None
+) -> Eigenpair:
+    """The eigenpair of largest magnitude of one block's Hessian over the examples in `inputs`."""
+    hessian = BlockHessian(inputs, block, events)
+    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    start = random_start(hessian.size, number, inputs.dtype, inputs.device)
+    return largest_eigenpair(hessian.matvec, start, tolerance=tolerance)
+
+
+def _by_block(blocks: tuple[Block, ...], samples: Mapping[int, RunResult]) -> tuple[BlockSensitivity, ...]:
+    rows = []
+    for index, block in enumerate(blocks):
+        reached = [samples[run] for run in sorted(samples) if index < len(samples[run].lambdas)]
+        if reached:
+            lambdas = tuple(sample.lambdas[index] for sample in reached)
+            residuals = tuple(sample.residuals[index] for sample in reached)
+            rows.append(BlockSensitivity(block.name, block.layer, block.kind, lambdas, residuals))
+    return tuple(rows)
+
+
+def _check(runs: int, fraction: float, tolerance: float, seed: int, examples: int) -> None:
+    if runs < 1:
+        raise InputError(f"runs is {runs}; expected at least 1")
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction is {fraction}; expected more than 0 and at most 1 (every example)")
+    if not 0 < tolerance < 1:
+        raise InputError(f"tolerance is {tolerance}; expected more than 0 and less than 1, for example 0.01")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; expected 0 or more")
+    if examples == 0:
+        raise InputError("there are no training examples; sensitivity needs at least 1")
