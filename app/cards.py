@@ -13,7 +13,8 @@ STYLE = """<style>
   padding:.5rem .65rem .55rem;min-width:0}
 .card .label{font-size:.8rem;opacity:.78}
 .card .value{font-size:1.6rem;font-weight:600;line-height:1.25;white-space:nowrap}
-.card .note{font-size:.8rem;line-height:1.35;opacity:.82;min-height:2.7em}
+.card .note{font-size:.78rem;line-height:1.35;opacity:.85;min-height:4.05em;white-space:nowrap;overflow:hidden;
+  text-overflow:ellipsis}
 .cards.outdated .value,.cards.outdated .note{opacity:.38}
 .state{font-size:.8rem;min-height:1.4em;margin:0 0 .35rem}
 .state b{font-weight:600}
@@ -30,8 +31,9 @@ class Card:
     notes: Sequence[str]
 
 
-def cards(items: Sequence[Card], *, outdated: bool, state: str) -> str:
-    """HTML of the row; `state` says in words what the numbers are ("400 of 400 sentences")."""
+def cards(items: Sequence[Card], *, outdated: bool, state: str, plan: str, n: int) -> str:
+    """HTML of the row; `state` says in words what the numbers are ("400 of 400 sentences"), `plan`
+    and `n` the same for programs: the digest of the plan shown, and the examples it was measured on."""
     body = "".join(
         f'<div class="card" role="group" aria-label="{html.escape(card.label)}">'
         f'<div class="label">{html.escape(card.label)}</div>'
@@ -41,6 +43,7 @@ def cards(items: Sequence[Card], *, outdated: bool, state: str) -> str:
     )
     kind = "outdated" if outdated else "current"
     return (
-        f'{STYLE}<div class="state" data-state="{kind}" aria-live="polite">{html.escape(state)}</div>'
+        f'{STYLE}<div class="state" data-state="{kind}" data-plan="{plan}" data-n="{n}" '
+        f'aria-live="polite">{html.escape(state)}</div>'
         f'<div class="cards {kind}">{body}</div>'
     )

@@ -12,7 +12,12 @@ if ROOT not in sys.path:
 
 import streamlit as st  # noqa: E402
 
-st.set_page_config(page_title="Q-BERT Studio", page_icon=":material/tune:", layout="wide", initial_sidebar_state=232)
+st.set_page_config(
+    page_title="Q-BERT Studio",
+    page_icon=str(Path(ROOT) / "assets" / "logo.png"),
+    layout="wide",
+    initial_sidebar_state=232,
+)
 
 from app.pages import bits, sensitivity  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
@@ -21,6 +26,7 @@ STYLE = """<style>
 .block-container{padding:2.6rem 1.6rem 3rem;max-width:1500px}
 [data-testid="stSidebarUserContent"]{padding-top:.5rem}
 h1{padding:0 0 .1rem!important}
+h6{padding:.2rem 0 0!important;margin-bottom:-.9rem}
 </style>"""
 
 bits_page = st.Page(bits.page, title="Bits", icon=":material/tune:", url_path="bits", default=True)

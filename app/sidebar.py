@@ -35,14 +35,22 @@ def _picker() -> None:
     with st.expander("Model and data", icon=":material/folder_open:", expanded=bool(error)):
         now = state.source()
         with st.form("source-form", border=False):
-            model = st.text_input("Model", now.model, help="demo, a folder on this machine, or a hub id like owner/name")
-            data = st.text_input(
-                "Data", now.data, help="demo, a .parquet .csv .tsv .json .jsonl file, or hub:NAME[/CONFIG]:SPLIT"
+            model = st.text_input(
+                "Model", now.model, help="demo, a folder on this machine, or a hub id like owner/name"
             )
-            limit = st.number_input("First rows", 1, 1_000_000, now.limit, help="Rows of the data to measure on")
+            data = st.text_input(
+                "Data",
+                now.data,
+                help="demo, a .parquet .csv .tsv .json .jsonl file, or hub:NAME[/CONFIG]:SPLIT",
+            )
+            limit = st.number_input(
+                "First rows", 1, 1_000_000, now.limit, help="Rows of the data to measure on"
+            )
             if st.form_submit_button("Load", width="stretch"):
                 st.session_state.pop("source_error", None)
-                st.session_state["source"] = Source(model.strip() or "demo", data.strip() or "demo", int(limit))
+                st.session_state["source"] = Source(
+                    model.strip() or "demo", data.strip() or "demo", int(limit)
+                )
                 st.rerun()
         if error:
             st.error(_plain(error), icon=":material/error:")
@@ -65,7 +73,9 @@ def _jobs_list() -> None:
             name.caption(f"{_plain(job.name)}: {job.state}")
             if job.active:
                 st.progress(job.done / job.total if job.total else 0.0)
-                if button.button("", icon=":material/close:", key=f"cancel-{number}", help="Cancel", type="tertiary"):
+                if button.button(
+                    "", icon=":material/close:", key=f"cancel-{number}", help="Cancel", type="tertiary"
+                ):
                     job.cancel()
                     st.rerun()
 

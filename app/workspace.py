@@ -51,7 +51,9 @@ def open_workspace(source: Source) -> Workspace:
     task = task_named(checkpoint.task)
     examples = task.examples(read_table(source.data, limit=source.limit), checkpoint, source.data)
     evaluator = Evaluator(checkpoint, task, examples, calibration(checkpoint, task, examples, None))
-    return Workspace(source, checkpoint, task, examples, evaluator, tuple(presets(checkpoint.config, task.name)))
+    return Workspace(
+        source, checkpoint, task, examples, evaluator, tuple(presets(checkpoint.config, task.name))
+    )
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ class Progress:
     def progress(self, done: int, total: int, partial: Any = None) -> None:
         if self._json:
             document = partial.to_json() if hasattr(partial, "to_json") else partial
-            print(json.dumps({"done": done, "total": total, "partial": document}), file=sys.stderr, flush=True)
+            print(
+                json.dumps({"done": done, "total": total, "partial": document}), file=sys.stderr, flush=True
+            )
             return
         now = time.perf_counter()
         if done < total and now - self._last < 0.5:

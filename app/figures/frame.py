@@ -44,7 +44,7 @@ def empty_figure(message: str, *, dark: bool, height: int) -> go.Figure:
     figure.update_xaxes(visible=False, fixedrange=True, range=[0, 1])
     figure.update_yaxes(visible=False, fixedrange=True, range=[0, 1])
     figure.add_annotation(
-        text="<br>".join(textwrap.wrap(safe(message), 56)),
+        text="<br>".join(textwrap.wrap(safe(message), 44)),
         x=0.5,
         y=0.5,
         showarrow=False,
@@ -91,7 +91,7 @@ def nice_limit(values: Iterable[float]) -> float:
     Coarse on purpose: while samples arrive the axis changes rarely. 1 when there is nothing to hold.
     """
     largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
-    if largest == 0:
+    if largest < 1e-300:  # nothing, or too small for a power of ten
         return 1.0
     power = 10.0 ** math.floor(math.log10(largest))
     return next(step * power for step in (*_NICE_STEPS, 15.0) if step * power >= largest * 1.04)

@@ -95,8 +95,12 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
     bits = st.column_config.SelectboxColumn
     groups = st.column_config.NumberColumn
     layer_rows = layer_table(table, sites)
-    choices = [*BIT_CHOICES, MIXED] if (layer_rows[["Attention", "FFN"]] == MIXED).to_numpy().any() else BIT_CHOICES
-    help_groups = "Ranges a matrix: its output rows are split into this many groups. More than rows: one a row."
+    choices = (
+        [*BIT_CHOICES, MIXED] if (layer_rows[["Attention", "FFN"]] == MIXED).to_numpy().any() else BIT_CHOICES
+    )
+    help_groups = (
+        "Ranges a matrix: its output rows are split into this many groups. More than rows: one a row."
+    )
     st.data_editor(
         layer_rows,
         key=layers_key,
@@ -141,7 +145,10 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
         on_change=set_activation,
         help="Precision of what flows into every quantized linear layer; ranges calibrated once with fp32",
     )
-    with st.popover("Set all layers", icon=":material/select_all:", width="stretch"), st.form("all-form", border=False):
+    with (
+        st.popover("Set all layers", icon=":material/select_all:", width="stretch"),
+        st.form("all-form", border=False),
+    ):
         chosen = st.select_slider("Bits", BIT_CHOICES, "4")
         count = st.number_input("Groups", 1, 65536, 128)
         if st.form_submit_button("Apply", width="stretch"):
@@ -163,7 +170,7 @@ def _named(plan: Plan, workspace: Workspace) -> Plan:
 def _live(workspace: Workspace, current: state.Tuning) -> None:
     live = state.live()
     plan = current.plan
-    result = live.wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
+    live.wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
     running = live.error(workspace, plan) is None and not _all_measured(workspace, plan)
 
     @st.fragment(run_every=POLL if running else None)
@@ -172,7 +179,6 @@ def _live(workspace: Workspace, current: state.Tuning) -> None:
         if running and (_all_measured(workspace, plan) or live.error(workspace, plan)):
             st.rerun()
 
-    del result
     draw()
 
 
@@ -216,8 +222,11 @@ def _numbers(workspace: Workspace, current: state.Tuning, plan: Plan) -> None:
 def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> str:
     full = fp32_size(workspace.checkpoint.config)["total"]
     if result is None:
-        empty = [Card(label, "\N{EN DASH}", ("", "")) for label in ("Accuracy", "Size", "Effective bits", "Attention KL")]
-        return cards(empty, outdated=True, state="Measuring the first sentences …")
+        empty = [
+            Card(label, "\N{EN DASH}", ("", ""))
+            for label in ("Accuracy", "Size", "Effective bits", "Attention KL")
+        ]
+        return cards(empty, outdated=True, state="Measuring the first sentences …", plan="", n=0)
     metric = workspace.task.metric
     value, base = result.score.metrics[metric], result.baseline.metrics[metric]
     low, high = result.score.interval
@@ -227,32 +236,39 @@ def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> s
     if outdated:
         words = "Outdated: numbers of the plan before. Measuring the new one …"
     elif result.complete:
-        words = f"{result.plan.name}: all {fmt_count(result.n)} sentences; {worse} became wrong, {better} became right"
+        words = (
+            f"{result.plan.name}: all {fmt_count(result.n)} sentences measured; "
+            f"{worse} became wrong, {better} became right"
+        )
     else:
         words = f"{result.plan.name}: {fmt_count(result.n)} of {fmt_count(result.total)} sentences so far …"
-    return cards(
-        [
-            Card(
-                metric.capitalize(),
-                fmt_percent(value),
-                (f"{fmt_signed_points(value - base)} to fp32’s {fmt_percent(base)}",
-                 f"95 %: {fmt_interval(low, high)}, n = {fmt_count(result.n)}"),
+    items = [
+        Card(
+            metric.capitalize(),
+            fmt_percent(value),
+            (
+                f"fp32 {fmt_percent(base)}, {fmt_signed_points(value - base)}",
+                f"95 %: {fmt_interval(low, high)}",
+                f"n = {fmt_count(result.n)}",
             ),
-            Card(
-                "Size",
-                fmt_mb(result.size.size_mb),
-                (f"{fmt_ratio(result.size.compression)} smaller than {fmt_mb(full)}", "scales and zero points included"),
-            ),
-            Card("Effective bits", f"{result.size.effective_bits:.2f}", ("stored bits a weight,", "embeddings included")),
-            Card(
-                "Attention KL",
-                fmt_kl(sum(kl) / len(kl) if kl else None),
-                ("nats, mean of all heads", f"worst head {fmt_kl(max(kl))}" if kl else ""),
-            ),
-        ],
-        outdated=outdated,
-        state=words,
-    )  # fmt: skip
+        ),
+        Card(
+            "Size",
+            fmt_mb(result.size.size_mb),
+            (f"{fmt_ratio(result.size.compression)} smaller", f"fp32 {fmt_mb(full)}", "ranges included"),
+        ),
+        Card(
+            "Effective bits",
+            f"{result.size.effective_bits:.2f}",
+            ("stored bits a weight,", "embeddings and", "ranges included"),
+        ),
+        Card(
+            "Attention KL",
+            fmt_kl(sum(kl) / len(kl) if kl else None),
+            ("nats, mean of all heads", f"worst head {fmt_kl(max(kl))}" if kl else ""),
+        ),
+    ]
+    return cards(items, outdated=outdated, state=words, plan=result.plan.digest, n=result.n)
 
 
 def _select_cell() -> None:
@@ -314,8 +330,15 @@ def _points(workspace: Workspace, current: state.Tuning) -> list[PlanPoint]:
         low, high = result.score.interval
         points.append(
             PlanPoint(
-                digest, plan.name, result.size.size_mb, result.score.metrics[metric], low, high, result.n,
-                kind=kind, partial=not result.complete,
-            )  # fmt: skip
+                digest,
+                plan.name,
+                result.size.size_mb,
+                result.score.metrics[metric],
+                low,
+                high,
+                result.n,
+                kind=kind,
+                partial=not result.complete,
+            )
         )
     return points

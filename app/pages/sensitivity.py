@@ -65,7 +65,9 @@ def _newest(workspace: Workspace) -> Job | None:
 
 
 def _controls(workspace: Workspace, job: Job | None) -> None:
-    train, block, runs, share, go = st.columns([3, 2.6, 1.3, 1.6, 1.6], vertical_alignment="bottom", gap="small")
+    train, block, runs, share, go = st.columns(
+        [3, 2.6, 1.3, 1.6, 1.6], vertical_alignment="bottom", gap="small"
+    )
     default = "demo" if workspace.source.data == "demo" else ""
     data = train.text_input(
         "Training data",
@@ -79,14 +81,20 @@ def _controls(workspace: Workspace, job: Job | None) -> None:
         "site: one weight matrix.",
     )  # fmt: skip
     count = runs.number_input("Runs", 1, 100, 10, help="Random draws of the training data")
-    percent = share.number_input("Share (%)", 0.01, 100.0, 10.0, help="Of the training examples, drawn in every run")
+    percent = share.number_input(
+        "Share (%)", 0.01, 100.0, 10.0, help="Of the training examples, drawn in every run"
+    )
     if job and job.active:
         if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-sensitivity"):
             job.cancel()
             st.rerun()
     elif go.button("Start", icon=":material/play_arrow:", type="primary", width="stretch"):
         if not data.strip():
-            st.error("Give the training data: a file with the columns " + ", ".join(workspace.task.columns) + ", or demo.")
+            st.error(
+                "Give the training data: a file with the columns "
+                + ", ".join(workspace.task.columns)
+                + ", or demo."
+            )
             return
         st.session_state["train"] = data.strip()
         arguments = [
@@ -135,11 +143,15 @@ def _results(workspace: Workspace, job: Job) -> None:
         pair = PAIRS[st.session_state.get("rank-pair") or next(iter(PAIRS))]
         rule = RULES[st.session_state.get("rank-rule") or next(iter(RULES))]
         if len(sensitivity.blocks) == workspace.checkpoint.config.layers:
-            proposal = allocate_by_rank(sensitivity, pair, high=min(high_count, len(sensitivity.blocks)), rule=rule)
+            proposal = allocate_by_rank(
+                sensitivity, pair, high=min(high_count, len(sensitivity.blocks)), rule=rule
+            )
     high = {
         block["name"]
         for block in (document["blocks"] if document else [])
-        if proposal and proposal.get(block["layer"]) == max(proposal.values()) and len(set(proposal.values())) > 1
+        if proposal
+        and proposal.get(block["layer"]) == max(proposal.values())
+        and len(set(proposal.values())) > 1
     }
     _figures(workspace, document["blocks"] if document else [], frozenset(high))
     if sensitivity is None:
@@ -175,7 +187,9 @@ def _figures(workspace: Workspace, blocks: list[dict[str, Any]], high: frozenset
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("###### λ of every run")
-        st.plotly_chart(samples, theme=None, config=chart_config("lambda"), alt=alt_text(samples), key="samples")
+        st.plotly_chart(
+            samples, theme=None, config=chart_config("lambda"), alt=alt_text(samples), key="samples"
+        )
     with right:
         st.markdown("###### Ω and its rank")
         st.plotly_chart(bars, theme=None, config=chart_config("omega"), alt=alt_text(bars), key="omega")
@@ -188,10 +202,14 @@ def _proposal(workspace: Workspace, sensitivity: Sensitivity, proposal: dict[int
         st.markdown("###### Bits that follow")
         st.segmented_control("Bits", list(PAIRS), default=next(iter(PAIRS)), required=True, key="rank-pair")
         st.slider("Layers with the higher bits", 0, layers, key="rank-high")
-        st.segmented_control("Ranked by", list(RULES), default=next(iter(RULES)), required=True, key="rank-rule")
+        st.segmented_control(
+            "Ranked by", list(RULES), default=next(iter(RULES)), required=True, key="rank-rule"
+        )
         plan = _plan(workspace, proposal)
         size = plan_size(workspace.checkpoint.config, plan)
-        st.caption(f"{fmt_mb(size.size_mb)}, {size.effective_bits:.2f} stored bits a weight; embeddings stay as they are.")
+        st.caption(
+            f"{fmt_mb(size.size_mb)}, {size.effective_bits:.2f} stored bits a weight; embeddings stay as they are."
+        )
         if st.button("Apply these bits", icon=":material/check:", type="primary", width="stretch"):
             current = state.tuning(workspace)
             state.change(current, plan)

@@ -60,7 +60,7 @@ def group_ranges(weight: Tensor, bits: int, groups: int, clip: float = 100.0) ->
         if clip < 100:
             low, high = _percentiles(view, clip)
         else:
-            low, high = torch.aminmax(view, dim=1)
+            low, high = view.amin(1), view.amax(1)  # aminmax along a dimension is not vectorised: 8 times slower
         lows.append(low)
         highs.append(high)
     low = torch.cat(lows).clamp_(max=0)
