@@ -14,7 +14,7 @@ help: ## this list
 	@echo "Variables: PYTHON=python3 (3.11 or newer), PORT=8501"
 
 run: $(VENV)/run.stamp ## start the app and print its address
-	$(PY) -m streamlit run app/main.py $(if $(PORT),--server.port $(PORT))
+	$(PY) -m app $(if $(PORT),--server.port $(PORT))
 
 test: $(VENV)/dev.stamp lint ## lint, then all tests, in the browser too
 	QBERT_CHROMIUM="$$($(PY) -m tests.chromium)" $(PY) -m pytest

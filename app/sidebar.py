@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
+from app.registries import jobs
 from app.workspace import Source, Workspace
 
 
@@ -58,17 +59,17 @@ def _picker() -> None:
 
 
 def _jobs_list() -> None:
-    active = any(job.active for job in state.jobs().all())
+    active = any(job.active for job in jobs().all())
 
     @st.fragment(run_every=1.0 if active else None)
     def draw() -> None:
-        jobs = state.jobs().all()
-        if active and not any(job.active for job in jobs):
+        listed = jobs().all()
+        if active and not any(job.active for job in listed):
             st.rerun()
-        if not jobs:
+        if not listed:
             return
         st.markdown("**Jobs**")
-        for number, job in enumerate(jobs[:6]):
+        for number, job in enumerate(listed[:6]):
             name, button = st.columns([4, 1], vertical_alignment="center")
             name.caption(f"{_plain(job.name)}: {job.state}")
             if job.active:

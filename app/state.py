@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from app.jobs import Jobs
 from app.link import plan_from_text, plan_to_text
-from app.live import Live
-from app.workspace import Opening, Source, Workspace, Workspaces
+from app.registries import workspaces
+from app.workspace import Opening, Source, Workspace
 from qbert_core.errors import InputError
 from qbert_core.quantization import Plan, sites_of
 
-START = "qbert-4"  # the preset a new session begins with: small, and hardly worse than fp32
 MAX_UNDO = 200
 
 
@@ -31,21 +29,6 @@ class Tuning:
     table: Plan | None = None  # what the table was last filled with
     table_version: int = 0  # changes when the table must be filled anew
     table_digest: str = ""  # digest of the plan that table and edits make together
-
-
-@st.cache_resource(show_spinner=False)
-def live() -> Live:
-    return Live()
-
-
-@st.cache_resource(show_spinner=False)
-def workspaces() -> Workspaces:
-    return Workspaces()
-
-
-@st.cache_resource(show_spinner=False)
-def jobs() -> Jobs:
-    return Jobs()
 
 
 def session() -> str:
@@ -96,9 +79,8 @@ def tuning(workspace: Workspace) -> Tuning:
     current: Tuning | None = st.session_state.get("tuning")
     linked = st.query_params.get("plan")
     if current is None or current.workspace != workspace.key:
-        plan = next(plan for plan in workspace.presets if plan.name == START)
         kept = st.session_state.setdefault("tunings", {})
-        current = kept.get(workspace.key) or Tuning(workspace.key, plan)
+        current = kept.get(workspace.key) or Tuning(workspace.key, workspace.start)
         kept[workspace.key] = current
         st.session_state["tuning"] = current
         if linked and "linked" not in st.session_state:

@@ -13,6 +13,7 @@ from qbert_core.quantization import Plan, presets
 from qbert_core.tasks import Examples, Task, task_named
 from qbert_core.tasks.data import read_table
 
+START = "qbert-4"  # the preset a new session begins with: small, and hardly worse than fp32
 KEPT = 3  # workspaces: each holds a model and up to 2 GB of states
 
 
@@ -39,6 +40,11 @@ class Workspace:
     @property
     def key(self) -> str:
         return f"{self.checkpoint.fingerprint}/{self.examples.fingerprint}"
+
+    @property
+    def start(self) -> Plan:
+        """The plan a new session begins with."""
+        return next(plan for plan in self.presets if plan.name == START)
 
     @property
     def baseline(self) -> Plan:

@@ -311,12 +311,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error.filename or args.out}: {error.strerror}; nothing was changed", file=sys.stderr)
+        print(f"error: {_os_error(error, args.out)}; nothing was changed", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _os_error(error: OSError, out: str) -> str:
+    return f"{error.filename or out}: {error.strerror}" if error.strerror else str(error)
 
 
 def read_json(path: str) -> object:

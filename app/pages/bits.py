@@ -22,6 +22,7 @@ from app.figures import (
     kl_heatmap,
     size_accuracy_scatter,
 )
+from app.registries import live
 from app.table import BIT_CHOICES, MIXED, edited_plan, embedding_table, everywhere, layer_table
 from app.waiting import loaded_workspace
 from app.workspace import Workspace
@@ -45,7 +46,7 @@ def page() -> None:
     with left:
         _edit(workspace, current)
     state.write_link(current)
-    state.live().want(state.session(), workspace, current.plan)
+    live().want(state.session(), workspace, current.plan)
     with right:
         _live(workspace, current)
 
@@ -75,8 +76,8 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
         disabled=not current.redo, on_click=state.step_forward, args=(current,),
     )  # fmt: skip
     reset.button(
-        "", icon=":material/restart_alt:", help=f"Back to {state.START}", key="reset", width="stretch",
-        on_click=state.change, args=(current, presets[state.START]),
+        "", icon=":material/restart_alt:", help=f"Back to {workspace.start.name}", key="reset", width="stretch",
+        on_click=state.change, args=(current, workspace.start),
     )  # fmt: skip
 
     table = current.table or current.plan
@@ -168,15 +169,14 @@ def _named(plan: Plan, workspace: Workspace) -> Plan:
 
 
 def _live(workspace: Workspace, current: state.Tuning) -> None:
-    live = state.live()
     plan = current.plan
-    live.wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
-    running = live.error(workspace, plan) is None and not _all_measured(workspace, plan)
+    live().wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
+    running = live().error(workspace, plan) is None and not _all_measured(workspace, plan)
 
     @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
         _numbers(workspace, current, plan)
-        if running and (_all_measured(workspace, plan) or live.error(workspace, plan)):
+        if running and (_all_measured(workspace, plan) or live().error(workspace, plan)):
             st.rerun()
 
     draw()
@@ -185,18 +185,17 @@ def _live(workspace: Workspace, current: state.Tuning) -> None:
 def _all_measured(workspace: Workspace, plan: Plan) -> bool:
     """Whether the plan and the presets beside it in the scatter are complete."""
     for wanted in (plan, *workspace.presets):
-        result = state.live().result(workspace, wanted)
-        if (result is None or not result.complete) and not state.live().error(workspace, wanted):
+        result = live().result(workspace, wanted)
+        if (result is None or not result.complete) and not live().error(workspace, wanted):
             return False
     return True
 
 
 def _numbers(workspace: Workspace, current: state.Tuning, plan: Plan) -> None:
-    live = state.live()
-    error = live.error(workspace, plan)
+    error = live().error(workspace, plan)
     if error:
         st.error(error, icon=":material/error:")
-    result = live.result(workspace, plan)
+    result = live().result(workspace, plan)
     shown = result
     if shown is None:
         shown = st.session_state.get("shown", {}).get(workspace.key)
@@ -209,7 +208,6 @@ def _numbers(workspace: Workspace, current: state.Tuning, plan: Plan) -> None:
         shown.attention_kl if shown and shown.attention_kl else [],
         dark=dark,
         outdated=outdated and shown is not None,
-        selected=st.session_state.get("cell"),
     )
     st.markdown("###### Attention KL from fp32, by layer and head")
     st.plotly_chart(
@@ -271,14 +269,9 @@ def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> s
     return cards(items, outdated=outdated, state=words, plan=result.plan.digest, n=result.n)
 
 
-def _select_cell() -> None:
-    points = st.session_state["kl"]["selection"]["points"]
-    st.session_state["cell"] = tuple(points[0]["customdata"][:2]) if points else None
-
-
 def _scatter(workspace: Workspace, current: state.Tuning, dark: bool) -> None:
     points = _points(workspace, current)
-    baseline = state.live().result(workspace, workspace.baseline)
+    baseline = live().result(workspace, workspace.baseline)
     if baseline is None or not points:
         return
     metric = workspace.task.metric
@@ -317,9 +310,9 @@ def _points(workspace: Workspace, current: state.Tuning) -> list[PlanPoint]:
     plans: dict[str, Any] = {plan.digest: plan for plan in workspace.presets} | current.tried
     points = []
     for digest, plan in plans.items():
-        result = state.live().result(workspace, plan)
-        if result is None:
-            continue
+        result = live().result(workspace, plan)
+        if result is None or not result.complete:
+            continue  # a selectable chart is built anew whenever it changes: once a plan, not once a batch
         kind = "hand"
         if digest == workspace.baseline.digest:
             kind = "baseline"
@@ -338,7 +331,6 @@ def _points(workspace: Workspace, current: state.Tuning) -> list[PlanPoint]:
                 high,
                 result.n,
                 kind=kind,
-                partial=not result.complete,
             )
         )
     return points

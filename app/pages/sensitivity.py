@@ -19,6 +19,7 @@ from app.figures import (
     omega_bars,
 )
 from app.jobs import Job
+from app.registries import jobs
 from app.table import by_layer
 from app.waiting import loaded_workspace
 from app.workspace import Workspace
@@ -61,7 +62,7 @@ def page() -> None:
 
 def _newest(workspace: Workspace) -> Job | None:
     wanted = ("sensitivity", workspace.source.model)
-    return next((job for job in state.jobs().all() if job.arguments[:2] == wanted), None)
+    return next((job for job in jobs().all() if job.arguments[:2] == wanted), None)
 
 
 def _controls(workspace: Workspace, job: Job | None) -> None:
@@ -101,7 +102,7 @@ def _controls(workspace: Workspace, job: Job | None) -> None:
             "sensitivity", workspace.source.model, "--task", workspace.task.name, "--train", data.strip(),
             "--runs", str(int(count)), "--fraction", str(percent / 100), "--block", str(granularity),
         ]  # fmt: skip
-        state.jobs().start(f"Sensitivity of {workspace.checkpoint.name}", state.session(), arguments)
+        jobs().start(f"Sensitivity of {workspace.checkpoint.name}", state.session(), arguments)
         st.session_state["sensitivity_active"] = True
         st.rerun()
 

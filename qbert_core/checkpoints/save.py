@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from qbert_core.checkpoints.checkpoint import Checkpoint
@@ -27,7 +28,10 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) ->
     parts.mkdir()
     try:
         tensors = {name: w.to(dtype).contiguous() for name, w in checkpoint.weights.items()}
-        save_file(tensors, parts / "model.safetensors", metadata={"format": "pt"})
+        try:
+            save_file(tensors, parts / "model.safetensors", metadata={"format": "pt"})
+        except SafetensorError as error:  # its name for a full disk, too
+            raise OSError(f"{folder}: the weights could not be written: {error}") from None
         (parts / "config.json").write_text(json.dumps(_config_json(checkpoint, dtype), indent=2) + "\n")
         checkpoint.tokenizer.save(str(parts / "tokenizer.json"))
         for name in TOKENIZER_FILES:

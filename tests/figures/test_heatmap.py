@@ -36,7 +36,7 @@ def test_any_model_has_a_cell_and_a_target_a_head(dark: bool, layers: int, heads
     assert list(targets.y) == [i for i in range(layers) for _ in range(heads)]
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)  # plotly is slow on a busy machine
 @given(st.lists(st.lists(KL, min_size=4, max_size=4), min_size=3, max_size=3), st.booleans(), st.booleans())
 def test_nothing_moves_whatever_the_numbers(kl: list[list[float | None]], dark: bool, outdated: bool) -> None:
     figure = kl_heatmap(kl, dark=dark, outdated=outdated)
