@@ -210,10 +210,8 @@ def _numbers(workspace: Workspace, current: state.Tuning, plan: Plan) -> None:
         outdated=outdated and shown is not None,
     )
     st.markdown("###### Attention KL from fp32, by layer and head")
-    st.plotly_chart(
-        figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl",
-        on_select=_select_cell, selection_mode="points",
-    )  # fmt: skip
+    # not selectable: a selectable chart is built anew on every change, this one changes with every batch
+    st.plotly_chart(figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl")
     _scatter(workspace, current, dark)
 
 
