@@ -34,6 +34,7 @@ def plan_from_text(text: str, sites: tuple[Site, ...]) -> Plan:
         if inflater.unconsumed_tail or not inflater.eof:
             raise broken
         name, activation_bits, clip, entries = json.loads(document)
+        str(name).encode()  # half a surrogate pair is valid JSON that no page can be sent with
         pairs = [(bits, groups) for bits, groups in entries]
     except (ValueError, TypeError, RecursionError, binascii.Error, zlib.error):
         raise broken from None

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from weakref import ref
 
 from app.workspace import Workspace
 from qbert_core.errors import Cancelled, InputError
@@ -27,7 +29,8 @@ class Live:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._wishes: OrderedDict[str, tuple[Workspace, Plan]] = OrderedDict()
+        # a session that ended leaves its wish behind: it must not keep the model
+        self._wishes: OrderedDict[str, tuple[ref[Workspace], Plan]] = OrderedDict()
         self._results: OrderedDict[Key, Evaluation] = OrderedDict()
         self._errors: dict[Key, str] = {}
         threading.Thread(target=self._work, daemon=True, name="live").start()
@@ -35,7 +38,7 @@ class Live:
     def want(self, session: str, workspace: Workspace, plan: Plan) -> None:
         """Say what `session` looks at now."""
         with self._changed:
-            self._wishes[session] = (workspace, plan)
+            self._wishes[session] = (ref(workspace), plan)
             self._wishes.move_to_end(session)
             while len(self._wishes) > MAX_SESSIONS:
                 self._wishes.popitem(last=False)
@@ -64,14 +67,20 @@ class Live:
         result = self._results.get(key)
         return key not in self._errors and (result is None or not result.complete)
 
+    def _open_wishes(self) -> Iterator[tuple[Workspace, Plan]]:
+        for there, plan in self._wishes.values():
+            workspace = there()
+            if workspace is not None:
+                yield workspace, plan
+
     def _next_wish(self) -> tuple[Workspace, Plan] | None:
-        for workspace, plan in self._wishes.values():
+        for workspace, plan in self._open_wishes():
             if self._open((workspace.key, plan.digest)):
                 return workspace, plan
         return None
 
     def _next_preset(self) -> tuple[Workspace, Plan] | None:
-        for workspace, _ in self._wishes.values():
+        for workspace, _ in self._open_wishes():
             for plan in workspace.presets:
                 if self._open((workspace.key, plan.digest)):
                     return workspace, plan
@@ -113,12 +122,14 @@ class Live:
     def _fail(self, key: Key, reason: str) -> None:
         with self._changed:
             self._errors[key] = reason
+            while len(self._errors) > MAX_RESULTS:
+                del self._errors[next(iter(self._errors))]
             self._changed.notify_all()
 
     def _wanted(self, key: Key) -> bool:
         """Whether to go on with `key`: a session looks at it, or nobody waits for anything else."""
         with self._changed:
-            if any((w.key, p.digest) == key for w, p in self._wishes.values()):
+            if any((w.key, p.digest) == key for w, p in self._open_wishes()):
                 return True
             return self._next_wish() is None
 

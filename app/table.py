@@ -111,6 +111,6 @@ def _bits(value: object, old: int) -> int:
 
 
 def _whole(value: object) -> int:
-    if not isinstance(value, int | float) or value != int(value):
+    if not isinstance(value, int | float) or not float(value).is_integer():
         raise InputError(f"groups {value!r}; expected a whole number from 1")
     return int(value)

@@ -62,9 +62,9 @@ def open_workspace(source: Source) -> Workspace:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Opening:
-    """A source on its way: `workspace` when it is there, `error` when it cannot be."""
+    """A source on its way: `workspace` is set when it is there, `error` when it cannot be."""
 
     workspace: Workspace | None = None
     error: str | None = None
@@ -85,31 +85,33 @@ class Workspaces:
         """The source, or what is known of it after at most `timeout` seconds. Asking again after an
         error tries again."""
         with self._changed:
-            if source in self._opened:
-                self._opened.move_to_end(source)
-            else:
-                self._opened[source] = Opening()
-                threading.Thread(target=self._load, args=(source,), daemon=True).start()
-            self._changed.wait_for(lambda: self._opened[source].done, timeout)
-            opening = self._opened[source]
-            if opening.error:
+            opening = self._opened.get(source)
+            if opening is None:
+                opening = self._opened[source] = Opening()
+                threading.Thread(target=self._load, args=(source, opening), daemon=True).start()
+            self._opened.move_to_end(source)
+            self._changed.wait_for(lambda: opening.done, timeout)
+            if opening.error and self._opened.get(source) is opening:
                 del self._opened[source]
             return opening
 
-    def _load(self, source: Source) -> None:
+    def _load(self, source: Source, opening: Opening) -> None:
+        workspace, reason = None, None
         try:
-            opening = Opening(workspace=open_workspace(source))
+            workspace = open_workspace(source)
         except InputError as error:
-            opening = Opening(error=str(error))
+            reason = str(error)
         except MemoryError:
-            opening = Opening(error=f"{source.model}: not enough memory to load it; try a smaller row limit")
+            reason = f"{source.model}: not enough memory to load it; try a smaller row limit"
         except Exception as error:
             # whatever a hostile file still manages to break: the details are for the console
             print(f"loading {source} failed: {error!r}", flush=True)
-            opening = Opening(error=f"{source.model}: loading failed ({type(error).__name__})")
+            reason = f"{source.model}: loading failed ({type(error).__name__})"
         with self._changed:
-            self._opened[source] = opening
-            done = [s for s, o in self._opened.items() if o.done]
-            for old in done[: max(0, len(done) - KEPT)]:
+            opening.workspace, opening.error = workspace, reason
+            self._opened.move_to_end(source)
+            # errors nobody came back for are bounded too, but push no workspace out
+            alike = [s for s, o in self._opened.items() if o.done and (o.error is None) == (reason is None)]
+            for old in alike[:-KEPT]:
                 del self._opened[old]
             self._changed.notify_all()

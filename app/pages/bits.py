@@ -54,10 +54,11 @@ def page() -> None:
 def _edit(workspace: Workspace, current: state.Tuning) -> None:
     sites = sites_of(workspace.checkpoint.config)
     presets = {plan.name: plan for plan in workspace.presets}
-    matching = next((p.name for p in workspace.presets if p.digest == current.plan.digest), OWN)
-
+    # a plan that is no preset stands below them under its own name
+    own = current.plan.name if current.plan.name not in presets else OWN
+    matching = next((p.name for p in workspace.presets if p.digest == current.plan.digest), own)
     version = current.table_version
-    options = [*presets, OWN]
+    options = [*presets, *([] if matching in presets else [own])]
     key = f"preset-{version}-{matching}"
 
     def choose() -> None:
@@ -110,10 +111,18 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
         width="stretch",
         height=36 * (len(layer_rows) + 1) if len(layer_rows) <= 12 else 36 * 13,
         column_config={
-            "Layer": st.column_config.TextColumn(disabled=True, width=52),
-            "Attention": bits("Attention bits", options=choices, required=True),
-            "FFN": bits("FFN bits", options=choices, required=True),
-            "Groups": groups("Groups", min_value=1, step=1, help=help_groups),
+            "Layer": st.column_config.TextColumn(disabled=True, width=46),
+            "Attention": bits(
+                "Attention",
+                options=choices,
+                required=True,
+                width=84,
+                help="Bits of query, key, value and output",
+            ),
+            "FFN": bits(
+                "FFN", options=choices, required=True, width=64, help="Bits of the two feed-forward matrices"
+            ),
+            "Groups": groups("Groups", min_value=1, step=1, width=72, help=help_groups),
         },
     )
     table_rows = embedding_table(table, sites)
@@ -261,7 +270,7 @@ def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> s
         Card(
             "Attention KL",
             fmt_kl(sum(kl) / len(kl) if kl else None),
-            ("nats, mean of all heads", f"worst head {fmt_kl(max(kl))}" if kl else ""),
+            ("nats, mean of heads", f"worst head {fmt_kl(max(kl))}" if kl else ""),
         ),
     ]
     return cards(items, outdated=outdated, state=words, plan=result.plan.digest, n=result.n)

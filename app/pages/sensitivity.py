@@ -14,6 +14,7 @@ from app.figures import (
     fmt_lambda,
     fmt_mb,
     fmt_omega,
+    fmt_percent,
     lambda_samples,
     layer_label,
     omega_bars,
@@ -130,7 +131,7 @@ def _status(job: Job) -> None:
         worst = max(r for block in document["blocks"] for r in block["residuals"])
         st.caption(
             f"{document['runs']} runs of {document['examples']} examples each, {document['hvp_count']} Hessian-vector "
-            f"products in {document['seconds']:.0f} s; every eigenvalue's residual is at most {worst:.1%}."
+            f"products in {document['seconds']:.0f} s; every eigenvalue's residual is at most {fmt_percent(worst)}."
         )
 
 
@@ -218,7 +219,8 @@ def _proposal(workspace: Workspace, sensitivity: Sensitivity, proposal: dict[int
             st.session_state["go_to_bits"] = True
             st.rerun()
     with table:
-        st.markdown("###### Ranking")
+        runs = f"{sensitivity.runs} complete run{'s' if sensitivity.runs > 1 else ''}"
+        st.markdown(f"###### Ranking, from {runs}")
         rule = RULES[st.session_state.get("rank-rule") or next(iter(RULES))]
         by_index = {block.layer: block for block in sensitivity.blocks}
         rows = [
@@ -228,7 +230,7 @@ def _proposal(workspace: Workspace, sensitivity: Sensitivity, proposal: dict[int
                 "Ω": fmt_omega(by_index[layer].omega),
                 "mean λ": fmt_lambda(by_index[layer].mean),
                 "std λ": fmt_omega(by_index[layer].std),
-                "Worst residual": f"{max(by_index[layer].residuals):.1%}",
+                "Worst residual": fmt_percent(max(by_index[layer].residuals)),
                 "Bits": proposal[layer],
             }
             for position, (layer, _) in enumerate(rank(sensitivity, rule), 1)

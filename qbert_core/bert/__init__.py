@@ -1,6 +1,25 @@
 """BERT as pure functions of its weights."""
 
 from qbert_core.bert.config import BertConfig
-from qbert_core.bert.forward import Weights, embed, encoder_layer, forward, head, padding_mask
+from qbert_core.bert.forward import (
+    LinearMap,
+    Weights,
+    dense,
+    embed,
+    encoder_layer,
+    forward,
+    head,
+    padding_mask,
+)
 
-__all__ = ["BertConfig", "Weights", "embed", "encoder_layer", "forward", "head", "padding_mask"]
+__all__ = [
+    "BertConfig",
+    "LinearMap",
+    "Weights",
+    "dense",
+    "embed",
+    "encoder_layer",
+    "forward",
+    "head",
+    "padding_mask",
+]

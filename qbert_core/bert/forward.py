@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,8 @@ from torch import Tensor
 from qbert_core.bert.config import BertConfig
 
 Weights = Mapping[str, Tensor]
-# site name, input of that linear layer -> what the layer really multiplies (activation quantization)
-InputMap = Callable[[str, Tensor], Tensor]
+# site name, its input -> its output: how a quantized model computes its linear layers
+LinearMap = Callable[[str, Tensor], Tensor]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -43,9 +44,8 @@ def _norm(weights: Weights, name: str, x: Tensor, eps: float) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
 
 
-def _linear(weights: Weights, name: str, x: Tensor, inputs: InputMap | None) -> Tensor:
-    if inputs is not None:
-        x = inputs(name, x)
+def dense(weights: Weights, name: str, x: Tensor) -> Tensor:
+    """Linear layer `name` as it stands in the weights."""
     return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
 
@@ -73,7 +73,7 @@ def encoder_layer(
     x: Tensor,  # (B, T, hidden)
     mask: Tensor | None,  # (B, 1, 1, T), added to the scores
     *,
-    inputs: InputMap | None = None,
+    linear: LinearMap | None = None,
     training: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Encoder layer `index` (0-based): (B, T, hidden), and its scores (B, heads, T, T).
@@ -81,26 +81,27 @@ def encoder_layer(
     The scores are masked and scaled, before the softmax: the attention distribution of query i is
     `softmax(scores[b, h, i])`.
     """
+    linear = linear or partial(dense, weights)
     batch, width, hidden = x.shape
     name = f"bert.encoder.layer.{index}."
     split = (batch, width, config.heads, hidden // config.heads)
 
-    query = _linear(weights, name + "attention.self.query", x, inputs).view(split).transpose(1, 2)
-    key = _linear(weights, name + "attention.self.key", x, inputs).view(split).transpose(1, 2)
-    value = _linear(weights, name + "attention.self.value", x, inputs).view(split).transpose(1, 2)
+    query = linear(name + "attention.self.query", x).view(split).transpose(1, 2)
+    key = linear(name + "attention.self.key", x).view(split).transpose(1, 2)
+    value = linear(name + "attention.self.value", x).view(split).transpose(1, 2)
     scores = query @ key.transpose(2, 3) * (1 / math.sqrt(split[3]))  # (B, heads, T, T)
     if mask is not None:
         scores = scores + mask
     attention = F.dropout(scores.softmax(-1), config.attention_dropout, training)
     context = (attention @ value).transpose(1, 2).reshape(batch, width, hidden)
 
-    y = _linear(weights, name + "attention.output.dense", context, inputs)
+    y = linear(name + "attention.output.dense", context)
     y = F.dropout(y, config.hidden_dropout, training)
     x = _norm(weights, name + "attention.output.LayerNorm", x + y, config.eps)
 
-    y = _linear(weights, name + "intermediate.dense", x, inputs)
+    y = linear(name + "intermediate.dense", x)
     y = ACTIVATIONS[config.activation](y)
-    y = _linear(weights, name + "output.dense", y, inputs)
+    y = linear(name + "output.dense", y)
     y = F.dropout(y, config.hidden_dropout, training)
     return _norm(weights, name + "output.LayerNorm", x + y, config.eps), scores
 
@@ -108,10 +109,10 @@ def encoder_layer(
 def head(weights: Weights, config: BertConfig, x: Tensor, *, training: bool = False) -> Tensor:
     """(B, T, hidden) -> logits: (B, labels) for `sequence`, (B, T, labels) else."""
     if config.head == "question":
-        return _linear(weights, "qa_outputs", x, None)
+        return dense(weights, "qa_outputs", x)
     if config.head == "sequence":
-        x = torch.tanh(_linear(weights, "bert.pooler.dense", x[:, 0], None))
-    return _linear(weights, "classifier", F.dropout(x, config.classifier_dropout, training), None)
+        x = torch.tanh(dense(weights, "bert.pooler.dense", x[:, 0]))
+    return dense(weights, "classifier", F.dropout(x, config.classifier_dropout, training))
 
 
 def forward(
@@ -121,12 +122,12 @@ def forward(
     token_type_ids: Tensor,
     lengths: Tensor,  # (B,) real tokens of each row
     *,
-    inputs: InputMap | None = None,
+    linear: LinearMap | None = None,
     training: bool = False,
 ) -> Tensor:
     """The whole model, embeddings to logits."""
     x = embed(weights, config, input_ids, token_type_ids, training=training)
     mask = padding_mask(lengths, input_ids.shape[1], x.dtype)
     for index in range(config.layers):
-        x, _ = encoder_layer(weights, config, index, x, mask, inputs=inputs, training=training)
+        x, _ = encoder_layer(weights, config, index, x, mask, linear=linear, training=training)
     return head(weights, config, x, training=training)

@@ -28,7 +28,7 @@ from qbert_core.evaluation.prefix import prefix_keys
 from qbert_core.evaluation.result import Evaluation
 from qbert_core.evaluation.slices import flips
 from qbert_core.evaluation.states import State, StateCache
-from qbert_core.quantization import ActivationRanges, Plan, QuantizedWeights, plan_size, preset_named
+from qbert_core.quantization import ActivationRanges, Plan, Quantizer, plan_size, preset_named
 from qbert_core.runtime.events import Events, Silent
 from qbert_core.tasks import Batch, Examples, Task, collate, length_batches
 
@@ -62,6 +62,7 @@ class Evaluator:
         seed: int = 0,
         cache_bytes: int = CACHE_BYTES,
         tokens_per_batch: int = TOKENS_PER_BATCH,
+        integers: bool | None = None,
     ) -> None:
         task.check_model(checkpoint.config)
         self.checkpoint = checkpoint
@@ -69,7 +70,7 @@ class Evaluator:
         self.examples = examples
         self.ranges = ranges
         self.seed = seed
-        self._weights = QuantizedWeights(checkpoint)
+        self._quantizer = Quantizer(checkpoint, ranges, integers=integers)
         self._reference_plan = preset_named(checkpoint.config, checkpoint.task, "baseline")
         chosen = length_batches(examples.lengths, tokens_per_batch)
         self._batches = [collate(task, examples, c) for c in chosen]
@@ -153,8 +154,8 @@ class _Run:
         self._config = config
         self._keys = prefix_keys(config, plan)
         self._reference_keys = prefix_keys(config, evaluator._reference_plan)
-        self._weights = evaluator._weights.of(plan)
-        self._inputs = evaluator.ranges.input_map(plan)
+        model = evaluator._quantizer.model(plan)
+        self._weights, self._linear = model.weights, model.linear
         self._indices: list[int] = []
         self._predictions: list[Any] = []
         self._before: list[Any] = []
@@ -175,7 +176,7 @@ class _Run:
         for layer in range(start, self._config.layers):
             self._events.check()
             hidden, scores = encoder_layer(
-                self._weights, self._config, layer, state.hidden, mask, inputs=self._inputs
+                self._weights, self._config, layer, state.hidden, mask, linear=self._linear
             )
             kl = None
             if self._attention and state.kl is not None:

@@ -5,7 +5,8 @@ from qbert_core.quantization.presets import preset_named, presets
 from qbert_core.quantization.quantizer import fake_quantize, group_ranges
 from qbert_core.quantization.simulate import (
     ActivationRanges,
-    QuantizedWeights,
+    QuantizedModel,
+    Quantizer,
     calibrate,
 )
 from qbert_core.quantization.sites import Site, sites_of
@@ -15,7 +16,8 @@ __all__ = [
     "ActivationRanges",
     "Plan",
     "PlanSize",
-    "QuantizedWeights",
+    "QuantizedModel",
+    "Quantizer",
     "Site",
     "SitePlan",
     "calibrate",

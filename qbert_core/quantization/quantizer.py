@@ -30,7 +30,6 @@ class GroupRanges:
     scale: Tensor
     zero: Tensor
     levels: int  # 2^bits - 1
-    rows: tuple[int, ...]  # rows of each run of equally large groups: (groups, rows a group) pairs, flat
 
 
 def group_runs(rows: int, groups: int) -> list[tuple[int, int]]:
@@ -60,15 +59,17 @@ def group_ranges(weight: Tensor, bits: int, groups: int, clip: float = 100.0) ->
         if clip < 100:
             low, high = _percentiles(view, clip)
         else:
-            low, high = view.amin(1), view.amax(1)  # aminmax along a dimension is not vectorised: 8 times slower
+            low, high = (
+                view.amin(1),
+                view.amax(1),
+            )  # aminmax along a dimension is not vectorised: 8 times slower
         lows.append(low)
         highs.append(high)
     low = torch.cat(lows).clamp_(max=0)
     high = torch.cat(highs).clamp_(min=0)
     scale = (high - low) / levels
     scale[scale == 0] = 1  # an all-zero group: every w / 1 rounds to 0
-    runs = tuple(n for run in group_runs(weight.shape[0], groups) for n in run)
-    return GroupRanges(scale, torch.round(-low / scale), levels, runs)
+    return GroupRanges(scale, torch.round(-low / scale), levels)
 
 
 def fake_quantize(weight: Tensor, bits: int, groups: int, clip: float = 100.0) -> Tensor:
@@ -78,7 +79,25 @@ def fake_quantize(weight: Tensor, bits: int, groups: int, clip: float = 100.0) -
     groups.
     """
     weight = weight.contiguous()
+    return _rounded(weight, group_ranges(weight, bits, groups, clip), groups, dequantize=True)
+
+
+def centred_codes(
+    weight: Tensor, bits: int, groups: int, clip: float = 100.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The whole numbers q - zero of every weight (rows, columns), and each row's scale and zero (rows,).
+
+    All fp32; `codes * scale[:, None]` is `fake_quantize` to the last bit.
+    """
+    weight = weight.contiguous()
     ranges = group_ranges(weight, bits, groups, clip)
+    codes = _rounded(weight, ranges, groups, dequantize=False)
+    rows = torch.cat([torch.full((count,), size) for count, size in group_runs(len(weight), groups)])
+    return codes, ranges.scale.repeat_interleave(rows), ranges.zero.repeat_interleave(rows)
+
+
+def _rounded(weight: Tensor, ranges: GroupRanges, groups: int, *, dequantize: bool) -> Tensor:
+    """clamp(round(w / scale), -zero, L - zero), times scale where `dequantize`."""
     result = torch.empty_like(weight)
     done = 0
     for source, target in zip(_group_views(weight, groups), _group_views(result, groups), strict=True):
@@ -93,13 +112,17 @@ def fake_quantize(weight: Tensor, bits: int, groups: int, clip: float = 100.0) -
                 for start in range(0, width, CHUNK):
                     chunk = slice(start, start + CHUNK)
                     out = torch.div(source[g, chunk], bounds[0], out=target[g, chunk])
-                    out.round_().clamp_(bounds[1], bounds[2]).mul_(bounds[0])
+                    out.round_().clamp_(bounds[1], bounds[2])
+                    if dequantize:
+                        out.mul_(bounds[0])
         else:
             step = max(1, CHUNK // width)
             for start in range(0, count, step):
                 chunk = slice(start, start + step)
                 out = torch.div(source[chunk], scale[chunk], out=target[chunk])
-                out.round_().clamp_(low[chunk], high[chunk]).mul_(scale[chunk])
+                out.round_().clamp_(low[chunk], high[chunk])
+                if dequantize:
+                    out.mul_(scale[chunk])
     return result
 
 

@@ -13,9 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qbert_core.bert import Weights, forward
-from qbert_core.bert.forward import InputMap
+from qbert_core.bert import LinearMap, Weights, dense, forward
 from qbert_core.checkpoints import Checkpoint
+from qbert_core.quantization.integer import (
+    MAX_COLUMNS,
+    InputCodes,
+    IntegerLinear,
+    integer_linear,
+    integer_products_available,
+    quantize_input,
+)
 from qbert_core.quantization.plan import Plan
 from qbert_core.quantization.quantizer import fake_quantize
 from qbert_core.quantization.sites import sites_of
@@ -24,49 +31,6 @@ from qbert_core.tasks import Examples, Task, collate
 
 CALIBRATION_EXAMPLES = 256
 ACTIVATION_LEVELS = 255
-
-
-class QuantizedWeights:
-    """Fake-quantized sites of one checkpoint, kept by (site, bits, groups, clip).
-
-    Tuning by hand changes a few sites at a time; the others are found here. Least recently used
-    tensors go when more than `capacity` bytes are held (by default three quantized models). Safe to
-    use from several threads.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, capacity: int | None = None) -> None:
-        self._checkpoint = checkpoint
-        self._sites = sites_of(checkpoint.config)
-        self._capacity = capacity or 12 * sum(site.params for site in self._sites)
-        self._kept: OrderedDict[tuple[str, int, int, float], Tensor] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def of(self, plan: Plan) -> Weights:
-        """All weights of the model under `plan`; tensors that are not quantized are the checkpoint's."""
-        entries = plan.sites
-        weights = dict(self._checkpoint.weights)
-        for site in self._sites:
-            entry = entries[site.name]
-            if entry.quantized:
-                key = (site.name, entry.bits, min(entry.groups, site.rows), float(plan.clip))
-                weights[site.parameter] = self._site(key, weights[site.parameter])
-        return MappingProxyType(weights)
-
-    def _site(self, key: tuple[str, int, int, float], weight: Tensor) -> Tensor:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        result = fake_quantize(weight, key[1], key[2], key[3])
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = result
-                self._bytes += result.nbytes
-            while self._bytes > self._capacity and len(self._kept) > 1:
-                _, dropped = self._kept.popitem(last=False)
-                self._bytes -= dropped.nbytes
-        return result
 
 
 @dataclass(frozen=True)
@@ -82,31 +46,120 @@ class ActivationRanges:
         text = repr(sorted(self.ranges.items()))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def input_map(self, plan: Plan) -> InputMap | None:
-        """What a plan does to the inputs of its quantized linear layers: 8 bits per tensor,
-        asymmetric, with the definitions of the weights; None when it leaves activations alone."""
-        if plan.activation_bits != 8:
-            return None
-        steps: dict[str, tuple[float, float, float]] = {}
-        for site, entry in plan.entries:
-            if entry.quantized and site in self.ranges:
-                low, high = (np.float32(v) for v in self.ranges[site])
-                scale = (high - low) / np.float32(ACTIVATION_LEVELS) or np.float32(1)
-                zero = np.round(-low / scale)
-                steps[site] = (float(scale), -float(zero), ACTIVATION_LEVELS - float(zero))
-        last: list[object] = [None, None, None]  # query, key and value share one input and one range
+    def scale_and_zero(self, site: str) -> tuple[float, float]:
+        """The 8-bit quantizer of a site's input, by the definitions of the weights, in fp32."""
+        low, high = (np.float32(v) for v in self.ranges[site])
+        scale = (high - low) / np.float32(ACTIVATION_LEVELS) or np.float32(1)
+        return float(scale), float(np.round(-low / scale))
 
-        def quantize_input(site: str, x: Tensor) -> Tensor:
-            if site not in steps:
-                return x
-            scale, low, high = step = steps[site]
-            if last[0] is not x or last[1] != step:
-                last[:] = x, step, (x / scale).round_().clamp_(low, high).mul_(scale)
-            result = last[2]
-            assert isinstance(result, Tensor)
-            return result
 
-        return quantize_input
+@dataclass(frozen=True, eq=False)
+class QuantizedModel:
+    """What a plan makes of a checkpoint: its tensors, and how its linear layers are computed.
+
+    `weights` holds the dequantized embedding tables, and the dequantized encoder weights where linear
+    layers are computed in floating point; `linear` is None for a model without quantized inputs.
+    """
+
+    weights: Weights
+    linear: LinearMap | None
+
+
+class Quantizer:
+    """Quantized models of one checkpoint. Sites are kept by (site, bits, groups, clip).
+
+    Tuning by hand changes a few sites at a time; the others are found here. Least recently used
+    sites go when more than `capacity` bytes are held (by default three quantized models). Safe to
+    use from several threads.
+
+    Where inputs are 8-bit too, linear layers run in whole numbers (see `integer`), unless this CPU
+    cannot or `integers` is False; then inputs are quantized and dequantized in fp32. The two differ by
+    fp32's rounding only.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        ranges: ActivationRanges,
+        *,
+        integers: bool | None = None,
+        capacity: int | None = None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._ranges = ranges
+        self._sites = sites_of(checkpoint.config)
+        self._integers = integer_products_available() if integers is None else integers
+        self._capacity = capacity or 12 * sum(site.params for site in self._sites)
+        self._kept: OrderedDict[tuple[bool, str, int, int, float], Tensor | IntegerLinear] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def model(self, plan: Plan) -> QuantizedModel:
+        """The model `plan` makes; tensors that are not quantized are the checkpoint's own."""
+        entries = plan.sites
+        weights = dict(self._checkpoint.weights)
+        inputs: dict[str, tuple[float, float]] = {}
+        layers: dict[str, IntegerLinear] = {}
+        for site in self._sites:
+            entry = entries[site.name]
+            if not entry.quantized:
+                continue
+            linear = site.layer is not None and plan.activation_bits == 8
+            if linear:
+                inputs[site.name] = self._ranges.scale_and_zero(site.name)
+            whole = linear and self._integers and site.columns <= MAX_COLUMNS
+            key = (whole, site.name, entry.bits, min(entry.groups, site.rows), float(plan.clip))
+            made = self._site(key, weights[site.parameter])
+            if isinstance(made, IntegerLinear):
+                layers[site.name] = made
+            else:
+                weights[site.parameter] = made
+        frozen = MappingProxyType(weights)
+        return QuantizedModel(frozen, _linear_map(frozen, inputs, layers) if inputs else None)
+
+    def _site(self, key: tuple[bool, str, int, int, float], weight: Tensor) -> Tensor | IntegerLinear:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        make = integer_linear if key[0] else fake_quantize
+        result = make(weight, key[2], key[3], key[4])
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = result
+                self._bytes += result.nbytes
+            while self._bytes > self._capacity and len(self._kept) > 1:
+                _, dropped = self._kept.popitem(last=False)
+                self._bytes -= dropped.nbytes
+        return result
+
+
+def _linear_map(
+    weights: Weights, inputs: Mapping[str, tuple[float, float]], layers: Mapping[str, IntegerLinear]
+) -> LinearMap:
+    # query, key and value share one input and one range: quantize it once
+    last: tuple[Tensor, tuple[float, float], bool, InputCodes | Tensor] | None = None
+
+    def linear(site: str, x: Tensor) -> Tensor:
+        nonlocal last
+        if site not in inputs:
+            return dense(weights, site, x)
+        scale, zero = step = inputs[site]
+        whole = site in layers
+        if last is None or last[0] is not x or last[1:3] != (step, whole):
+            codes: InputCodes | Tensor
+            if whole:
+                codes = quantize_input(x, scale, zero)
+            else:
+                codes = (x / scale).round_().clamp_(-zero, ACTIVATION_LEVELS - zero).mul_(scale)
+            last = (x, step, whole, codes)
+        made = last[3]
+        if isinstance(made, InputCodes):
+            result = layers[site](made, weights[f"{site}.bias"])
+            return result.view(*x.shape[:-1], -1)
+        return dense(weights, site, made)
+
+    return linear
 
 
 def calibrate(
@@ -124,7 +177,7 @@ def calibrate(
         if site in names:
             low, high = torch.aminmax(x)
             ranges[site] = (min(ranges[site][0], float(low)), max(ranges[site][1], float(high)))
-        return x
+        return dense(checkpoint.weights, site, x)
 
     lengths = chosen.lengths
     with torch.no_grad():
@@ -138,6 +191,6 @@ def calibrate(
                 batch.input_ids,
                 batch.token_type_ids,
                 batch.lengths,
-                inputs=record,
+                linear=record,
             )
     return ActivationRanges(MappingProxyType(ranges), chosen.source, len(chosen))
