@@ -184,6 +184,7 @@ def _live(workspace: Workspace, current: state.Tuning) -> None:
 
     @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
+        live().want(state.session(), workspace, plan)
         _numbers(workspace, current, plan)
         if running and (_all_measured(workspace, plan) or live().error(workspace, plan)):
             st.rerun()

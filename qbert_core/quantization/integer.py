@@ -23,7 +23,8 @@ from torch import Tensor
 
 from qbert_core.quantization.quantizer import centred_codes
 
-MAX_COLUMNS = 2**31 // 255**2  # more could overflow a 32-bit sum
+# more columns could overflow a 32-bit sum; with a single one torch 2.13's product reads foreign memory
+COLUMNS = range(2, 2**31 // 255**2)
 
 
 @cache

@@ -16,7 +16,7 @@ from torch import Tensor
 from qbert_core.bert import LinearMap, Weights, dense, forward
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.quantization.integer import (
-    MAX_COLUMNS,
+    COLUMNS,
     InputCodes,
     IntegerLinear,
     integer_linear,
@@ -107,7 +107,7 @@ class Quantizer:
             linear = site.layer is not None and plan.activation_bits == 8
             if linear:
                 inputs[site.name] = self._ranges.scale_and_zero(site.name)
-            whole = linear and self._integers and site.columns <= MAX_COLUMNS
+            whole = linear and self._integers and site.columns in COLUMNS
             key = (whole, site.name, entry.bits, min(entry.groups, site.rows), float(plan.clip))
             made = self._site(key, weights[site.parameter])
             if isinstance(made, IntegerLinear):
