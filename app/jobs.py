@@ -87,7 +87,7 @@ class Job:
                     self.result = json.loads(out.read_text(encoding="utf-8"))
                     self._end("done")
                 else:
-                    self._end("failed", last or f"the process ended with code {code}")
+                    self._end("failed", last or _how_it_ended(code))
 
     def _watch(self, process: subprocess.Popen[str]) -> str:
         """Follow the process's progress; returns its error line."""
@@ -95,14 +95,23 @@ class Job:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("{"):
-                event = json.loads(line)
-                self.done, self.total, self.partial = event["done"], event["total"], event["partial"]
+                try:
+                    event = json.loads(line)
+                    self.done, self.total, self.partial = event["done"], event["total"], event["partial"]
+                except (ValueError, KeyError):  # cut off: the process was killed while it wrote
+                    continue
             elif line.startswith("error:"):
                 last = line.removeprefix("error:").strip()
         return last
 
     def _end(self, state: str, error: str | None = None) -> None:
         self.state, self.error, self.ended = state, error, time.monotonic()
+
+
+def _how_it_ended(code: int) -> str:
+    if code < 0:
+        return f"the process was killed (signal {-code}); the machine may have run out of memory"
+    return f"the process ended with code {code}"
 
 
 def _start(arguments: Sequence[str]) -> subprocess.Popen[str]:

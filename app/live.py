@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from weakref import ref
 
-from app.workspace import KEPT, Workspace
+from app.workspace import Workspace
 from qbert_core.errors import Cancelled, InputError
 from qbert_core.evaluation import Evaluation
 from qbert_core.quantization import Plan
@@ -40,8 +40,8 @@ class Live:
         with self._changed:
             self._wishes[session] = (ref(workspace), plan)
             self._wishes.move_to_end(session)
-            while len(self._wishes) > MAX_SESSIONS or self._workspaces() > KEPT:
-                self._wishes.popitem(last=False)  # of a session that left; one that did not asks again
+            while len(self._wishes) > MAX_SESSIONS:
+                self._wishes.popitem(last=False)
             self._changed.notify_all()
 
     def result(self, workspace: Workspace, plan: Plan) -> Evaluation | None:
@@ -62,9 +62,6 @@ class Live:
         with self._changed:
             self._changed.wait_for(arrived, timeout)
             return self._results.get(key)
-
-    def _workspaces(self) -> int:
-        return len({workspace.key for workspace, _ in self._wishes.values()})
 
     def _open(self, key: Key) -> bool:
         result = self._results.get(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -142,7 +143,7 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
 
     def set_activation() -> None:
         chosen = st.session_state[activation_key]
-        plan = _replace_activation(current.plan, 8 if chosen == "8 bits" else FULL)
+        plan = replace(current.plan, activation_bits=8 if chosen == "8 bits" else FULL)
         state.change(current, _named(plan, workspace))
 
     activation_key = f"activation-{version}"
@@ -167,14 +168,10 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
             st.rerun()
 
 
-def _replace_activation(plan: Plan, bits: int) -> Plan:
-    return Plan(plan.name, bits, plan.entries, plan.clip)
-
-
 def _named(plan: Plan, workspace: Workspace) -> Plan:
     """The preset's name where the plan is one, else `by hand`."""
     name = next((p.name for p in workspace.presets if p.digest == plan.digest), OWN)
-    return Plan(name, plan.activation_bits, plan.entries, plan.clip)
+    return replace(plan, name=name)
 
 
 def _live(workspace: Workspace, current: state.Tuning) -> None:
