@@ -26,6 +26,7 @@ STYLE = """<style>
 .block-container{padding:2.6rem 1.6rem 3rem;max-width:1500px}
 [data-testid="stSidebarUserContent"]{padding-top:.5rem}
 h1{padding:0 0 .1rem!important}
+.st-key-plan-tables [data-testid="stElementToolbar"]{display:none} /* it covers undo, redo and reset */
 h6{padding:.2rem 0 0!important;margin-bottom:-.9rem}
 </style>"""
 

@@ -104,42 +104,47 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
     help_groups = (
         "Ranges a matrix: its output rows are split into this many groups. More than rows: one a row."
     )
-    st.data_editor(
-        layer_rows,
-        key=layers_key,
-        on_change=edited,
-        hide_index=True,
-        width="stretch",
-        height=36 * (len(layer_rows) + 1) if len(layer_rows) <= 12 else 36 * 13,
-        column_config={
-            "Layer": st.column_config.TextColumn(disabled=True, width=46),
-            "Attention": bits(
-                "Attention",
-                options=choices,
-                required=True,
-                width=84,
-                help="Bits of query, key, value and output",
-            ),
-            "FFN": bits(
-                "FFN", options=choices, required=True, width=64, help="Bits of the two feed-forward matrices"
-            ),
-            "Groups": groups("Groups", min_value=1, step=1, width=72, help=help_groups),
-        },
-    )
-    table_rows = embedding_table(table, sites)
-    st.data_editor(
-        table_rows,
-        key=tables_key,
-        on_change=edited,
-        hide_index=True,
-        width="stretch",
-        height=36 * (len(table_rows) + 1),
-        column_config={
-            "Table": st.column_config.TextColumn("Embedding", disabled=True),
-            "Bits": bits("Bits", options=BIT_CHOICES, required=True),
-            "Groups": groups("Groups", min_value=1, step=1, required=True, help=help_groups),
-        },
-    )
+    with st.container(key="plan-tables"):
+        st.data_editor(
+            layer_rows,
+            key=layers_key,
+            on_change=edited,
+            hide_index=True,
+            width="stretch",
+            height=36 * (len(layer_rows) + 1) if len(layer_rows) <= 12 else 36 * 13,
+            column_config={
+                "Layer": st.column_config.TextColumn(disabled=True, width=46),
+                "Attention": bits(
+                    "Attention",
+                    options=choices,
+                    required=True,
+                    width=84,
+                    help="Bits of query, key, value and output",
+                ),
+                "FFN": bits(
+                    "FFN",
+                    options=choices,
+                    required=True,
+                    width=64,
+                    help="Bits of the two feed-forward matrices",
+                ),
+                "Groups": groups("Groups", min_value=1, step=1, width=72, help=help_groups),
+            },
+        )
+        table_rows = embedding_table(table, sites)
+        st.data_editor(
+            table_rows,
+            key=tables_key,
+            on_change=edited,
+            hide_index=True,
+            width="stretch",
+            height=36 * (len(table_rows) + 1),
+            column_config={
+                "Table": st.column_config.TextColumn("Embedding", disabled=True),
+                "Bits": bits("Bits", options=BIT_CHOICES, required=True),
+                "Groups": groups("Groups", min_value=1, step=1, required=True, help=help_groups),
+            },
+        )
 
     def set_activation() -> None:
         chosen = st.session_state[activation_key]
