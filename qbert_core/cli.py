@@ -195,7 +195,7 @@ def finetune_command(args: argparse.Namespace) -> dict[str, Any]:
         average=args.average,
         seed=args.seed,
     )
-    folder = Path(args.save)
+    folder = writable_folder(args.save)
     base = load_base(args.model, task.head, task.default_labels(), args.seed)
     train = task.examples(read_table(args.train, split="train", limit=args.limit), base, args.train)
     data = task.examples(read_table(args.data), base, args.data)
@@ -302,6 +302,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = parser().parse_args(argv)
     try:
+        if args.out != "-" and not Path(args.out).absolute().parent.is_dir():
+            raise InputError(f"--out {args.out}: there is no folder {Path(args.out).absolute().parent}")
         text = json.dumps(args.run(args), indent=1, allow_nan=False) + "\n"
         if args.out == "-":
             sys.stdout.write(text)
@@ -317,6 +319,19 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def writable_folder(path: str) -> Path:
+    """The folder, made and tried: an hour of training must not end at a wrong --save."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.partial"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"--save {path}: {error.strerror}; give a folder that can be written") from None
+    return folder
 
 
 def _os_error(error: OSError, out: str) -> str:
@@ -347,5 +362,7 @@ def write_whole(path: Path, text: str) -> None:
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
