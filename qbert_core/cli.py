@@ -358,6 +358,9 @@ def whole_numbers(text: str, option: str) -> list[int]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write `text` to `path` so that a full disk or a kill leaves the old file as it was."""
+    if path.exists() and not path.is_file():  # a device or pipe must be written to, not replaced
+        path.write_text(text, encoding="utf-8")
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
