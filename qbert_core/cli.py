@@ -12,10 +12,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from qbert_core.errors import InputError
 
+if TYPE_CHECKING:  # a command imports what it needs when it runs: torch takes seconds
+    from qbert_core.checkpoints import Checkpoint
+    from qbert_core.tasks import Examples, Task
+
+TRAINING_REPORT = "training.json"
 Command = Callable[[argparse.Namespace], dict[str, Any]]
 
 
@@ -177,13 +182,10 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
 
 def finetune_command(args: argparse.Namespace) -> dict[str, Any]:
     """Full-precision finetuning; the metrics are those of the saved checkpoint, read back."""
-    import torch
-
-    from qbert_core.checkpoints import load_base, load_checkpoint, save_checkpoint
+    from qbert_core.checkpoints import load_base
     from qbert_core.tasks import task_named
     from qbert_core.tasks.data import read_table
     from qbert_core.training import Recipe, finetune
-    from qbert_core.training.finetune import measure
 
     task = task_named(args.task)
     recipe = Recipe(
@@ -200,26 +202,58 @@ def finetune_command(args: argparse.Namespace) -> dict[str, Any]:
     train = task.examples(read_table(args.train, split="train", limit=args.limit), base, args.train)
     data = task.examples(read_table(args.data), base, args.data)
     result = finetune(base, task, train, data, recipe, Progress())
-    save_checkpoint(result.checkpoint, folder, getattr(torch, args.dtype))
+    report = {
+        "epochs": recipe.epochs,
+        "seconds": result.seconds,
+        "train": {"source": args.train, "examples": len(train)},
+        "recipe": asdict(recipe),
+        "curve": result.curve,
+    }
+    return save_and_measure(result.checkpoint, task, data, folder, args.dtype, report)
+
+
+def average_command(args: argparse.Namespace) -> dict[str, Any]:
+    """The mean of several finetunings of one base, measured as saved."""
+    from qbert_core.checkpoints import load_checkpoint
+    from qbert_core.tasks import task_named
+    from qbert_core.tasks.data import read_table
+    from qbert_core.training import average
+
+    task = task_named(args.task)
+    folder = writable_folder(args.save)
+    models = [args.model, *args.others]
+    mean = average([load_checkpoint(model) for model in models])
+    data = task.examples(read_table(args.data, limit=args.limit), mean, args.data)
+    reports = [Path(model) / TRAINING_REPORT for model in models]
+    parents = [read_json(str(report)) for report in reports if report.is_file()]
+    return save_and_measure(mean, task, data, folder, args.dtype, {"models": models, "parents": parents})
+
+
+def save_and_measure(
+    checkpoint: Checkpoint, task: Task, data: Examples, folder: Path, dtype: str, report: dict[str, Any]
+) -> dict[str, Any]:
+    """Save a trained model, read it back, and report the score of what was saved, there too."""
+    import torch
+
+    from qbert_core.checkpoints import load_checkpoint, save_checkpoint
+    from qbert_core.training.finetune import measure
+
+    save_checkpoint(checkpoint, folder, getattr(torch, dtype))
     saved = load_checkpoint(folder)
     score = measure(saved, task, data)
-    report = {
+    document = {
         "metrics": score.metrics,
         "interval": score.interval,
         "n": score.n,
-        "epochs": recipe.epochs,
-        "seconds": result.seconds,
         "fingerprint": saved.fingerprint,
         "task": task.name,
-        "train": {"source": args.train, "examples": len(train)},
-        "data": {"source": args.data, "examples": len(data)},
-        "recipe": asdict(recipe),
+        "data": {"source": data.source, "examples": len(data)},
         "command": "python -m qbert_core " + shlex.join(sys.argv[1:]),
         "environment": environment(),
-        "curve": result.curve,
+        **report,
     }
-    (folder / "training.json").write_text(json.dumps(report, indent=1) + "\n")
-    return report
+    write_whole(folder / TRAINING_REPORT, json.dumps(document, indent=1) + "\n")
+    return document
 
 
 def environment() -> dict[str, Any]:
@@ -294,6 +328,12 @@ def parser() -> Parser:
     c.add_argument("--warmup", type=float, default=0.1, help="share of all steps")
     c.add_argument("--weight-decay", type=float, default=0.01)
     c.add_argument("--average", type=float, default=0.0, help="share of the last steps to average over")
+    c.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="as stored")
+
+    c = command("average", average_command)
+    c.add_argument("others", nargs="+", metavar="MODEL", help="more finetunings of the same base")
+    task_and(c, "--data")
+    c.add_argument("--save", required=True, metavar="DIR")
     c.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="as stored")
     return top
 

@@ -48,7 +48,7 @@ def finetuned_config(raw: dict[str, Any], source: str) -> BertConfig:
     """The config of a finetuned BERT; `InputError` for other models and for a BERT without a head."""
     names = raw.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         check_is_bert(raw, source)
         raise InputError(
             f"{source}: architecture {name!r} has no task head this tool measures; "
@@ -83,7 +83,7 @@ def bert_config(raw: dict[str, Any], head: str, labels: tuple[str, ...], source:
             f"num_attention_heads {sizes['heads']}"
         )
     activation = raw.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise InputError(f"{source}: hidden_act {activation!r}; known are {', '.join(ACTIVATIONS)}")
     if raw.get("position_embedding_type", "absolute") != "absolute":
         raise InputError(f"{source}: only absolute position embeddings are supported")

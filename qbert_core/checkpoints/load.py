@@ -144,11 +144,14 @@ def _read_weights(
             )
         names[name] = stored
     weights: dict[str, Tensor] = {}
-    with safetensors.safe_open(path, framework="pt") as file:
-        for name, stored in names.items():
-            weights[name] = file.get_tensor(stored).to(torch.float32)
-            if not torch.isfinite(weights[name]).all():
-                raise InputError(f"{path}: tensor {stored} holds NaN or infinite values")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            for name, stored in names.items():
+                weights[name] = file.get_tensor(stored).to(torch.float32)
+                if not torch.isfinite(weights[name]).all():
+                    raise InputError(f"{path}: tensor {stored} holds NaN or infinite values")
+    except safetensors.SafetensorError as error:  # stricter than `read_header` about what it ignores
+        raise InputError(f"{path}: not a safetensors file: {error}") from None
     return weights
 
 

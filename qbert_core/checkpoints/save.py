@@ -32,6 +32,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) ->
             save_file(tensors, parts / "model.safetensors", metadata={"format": "pt"})
         except SafetensorError as error:  # its name for a full disk, too
             raise OSError(f"{folder}: the weights could not be written: {error}") from None
+        (parts / "model.safetensors").chmod(0o644)  # the library makes it readable for its owner only
         (parts / "config.json").write_text(json.dumps(_config_json(checkpoint, dtype), indent=2) + "\n")
         checkpoint.tokenizer.save(str(parts / "tokenizer.json"))
         for name in TOKENIZER_FILES:

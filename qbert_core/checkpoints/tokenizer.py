@@ -36,6 +36,13 @@ def load_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
     for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]"):
         if tokenizer.token_to_id(token) is None:
             raise InputError(f"{path}: not a BERT tokenizer: it has no {token}")
+    try:
+        probe = tokenizer.encode("a \u2603")  # the snowman: whether unknown characters are provided for
+    except Exception as error:
+        raise InputError(f"{path}: not a tokenizer that can be used: {error}") from None
+    ends = [tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")]
+    if [*probe.ids[:1], *probe.ids[-1:]] != ends or any(probe.type_ids):
+        raise InputError(f"{path}: not a BERT tokenizer: it does not put [CLS] and [SEP] around a sentence")
     largest = max(tokenizer.get_vocab().values())
     if largest >= vocabulary:
         raise InputError(f"{path}: knows token ids up to {largest}, the model has {vocabulary} rows for them")

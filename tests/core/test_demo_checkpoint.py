@@ -31,8 +31,10 @@ def test_the_stored_model_is_small_and_named_by_its_training_report(demo: Checkp
     assert (FOLDER / "model.safetensors").stat().st_size < 46 * 2**20
     assert demo.config.labels == ("negative", "positive")
     card = (FOLDER / "README.md").read_text()
-    assert report["command"] in card
-    assert f"seed {report['recipe']['seed']}" in card
+    for made in (report, *report["parents"]):
+        assert made["command"] in card
+    for parent in report["parents"]:
+        assert f"| {parent['recipe']['seed']} | {parent['recipe']['epochs']} |" in card
 
 
 def test_the_cards_accuracy_on_the_demo_reviews_is_the_models(demo: Checkpoint):
