@@ -130,7 +130,8 @@ def _parameter_groups(weights: dict[str, Tensor], recipe: Recipe) -> list[dict[s
 def _linear(step: int, steps: int, warmup: float) -> float:
     """Share of the peak rate at `step`: up over the warm-up, then down to 0 at the end."""
     rising = warmup * steps
-    return (step + 1) / rising if step + 1 < rising else max(0.0, (steps - step) / max(1.0, steps - rising))
+    falling = max(0.0, (steps - step) / max(1.0, steps - rising))
+    return min(1.0, falling, (step + 1) / rising if rising else 1.0)
 
 
 def _epoch(task: Task, train: Examples, size: int, order: np.random.Generator) -> Iterator[Batch]:

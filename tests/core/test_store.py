@@ -1,0 +1,163 @@
+"""The store of finished units: whole or not at all, whatever happens."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qbert_core.checkpoints import Checkpoint
+from qbert_core.curvature import Sensitivity
+from qbert_core.errors import Cancelled
+from qbert_core.runtime.events import Flag, Silent
+from qbert_core.runtime.sensitivity import stored_sensitivity
+from qbert_core.runtime.store import Store, StoreError, default_path, unit_key
+from qbert_core.tasks import Examples, task_named
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_what_was_put_is_found_and_the_newest_counts(tmp_path):
+    store = Store(tmp_path / "deep" / "store.sqlite")
+    assert store.get("a") is None
+    assert not store.path.exists()
+    store.put("a", {"x": [1, 2.5, None]})
+    store.put("a", {"x": [0.1 + 0.2]})
+    assert Store(store.path).get("a") == {"x": [0.1 + 0.2]}
+    assert store.get("b") is None
+
+
+def test_keys_depend_on_every_setting_and_not_on_their_order():
+    assert unit_key("k", a=1, b=2) == unit_key("k", b=2, a=1)
+    assert len({unit_key("k", a=1), unit_key("k", a=2), unit_key("l", a=1), unit_key("k", b=1)}) == 4
+
+
+def test_the_store_lies_where_qbert_home_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("QBERT_HOME", str(tmp_path))
+    assert default_path() == tmp_path / "store.sqlite"
+    monkeypatch.delenv("QBERT_HOME")
+    assert default_path() == Path.home() / ".cache" / "qbert-studio" / "store.sqlite"
+
+
+def test_a_process_killed_inside_a_write_leaves_the_old_value(tmp_path):
+    store = Store(tmp_path / "s.sqlite")
+    store.put("a", "old")
+    done = python(
+        "import os, sqlite3\n"
+        f"c = sqlite3.connect({str(store.path)!r}, isolation_level=None)\n"
+        "c.execute('BEGIN IMMEDIATE')\n"
+        "c.execute('INSERT OR REPLACE INTO units VALUES (?, ?)', ('a', '\"new\"'))\n"
+        "os._exit(9)\n"
+    )
+    assert done.returncode == 9
+    assert store.get("a") == "old"
+    store.put("a", "newer")
+    assert store.get("a") == "newer"
+
+
+def test_two_processes_may_write_at_once(tmp_path):
+    path = tmp_path / "s.sqlite"
+    code = (
+        "import sys; from pathlib import Path; from qbert_core.runtime.store import Store\n"
+        "for i in range(40): Store(Path(sys.argv[1])).put(sys.argv[2] + str(i), i)"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), name], cwd=ROOT) for name in "ab"]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    assert [Store(path).get(name + str(i)) for name in "ab" for i in range(40)] == [*range(40), *range(40)]
+
+
+def test_what_is_no_store_says_so(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    text = tmp_path / "text"
+    text.write_text("this is not a database, and long enough to be looked at " * 20)
+    under_a_file = tmp_path / "text" / "store.sqlite"
+    for path in (folder, text, under_a_file):
+        with pytest.raises(StoreError, match=str(path)):
+            Store(path).put("a", 1)
+    assert text.read_text().startswith("this is not")
+
+
+def test_a_full_disk_is_a_store_error_and_keeps_what_was_there(tmp_path):
+    store = Store(tmp_path / "s.sqlite")
+    store.put("a", "kept")
+    # a file size limit answers like a full disk, for that process alone
+    done = python(
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from pathlib import Path; from qbert_core.runtime.store import Store, StoreError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "try:\n"
+        f"    Store(Path({str(store.path)!r})).put('b', 'x' * 100000)\n"
+        "except StoreError as error: print('refused', error)\n"
+    )
+    assert done.stdout.startswith("refused"), done.stderr
+    assert store.get("a") == "kept"
+    assert store.get("b") is None
+
+
+@pytest.fixture
+def examples(tiny: Checkpoint) -> Examples:
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {"sentence": ["a great film", "dull", "i love this", "an awful movie"] * 4, "label": [1, 0, 1, 0] * 4}
+    )
+    return task_named("sst2").examples(table, tiny, "made up")
+
+
+def analyse(
+    tiny: Checkpoint, examples: Examples, store: Store, events: Silent, warnings: list[str]
+) -> Sensitivity:
+    return stored_sensitivity(
+        tiny, task_named("sst2"), examples, store, runs=3, fraction=0.5, granularity="layer", tolerance=0.01,
+        seed=0, events=events, warn=warnings.append,
+    )  # fmt: skip
+
+
+class StopAfter(Flag):
+    """Cancels once `blocks` eigenvalues are done."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.blocks = blocks
+
+    def progress(self, done: int, total: int, partial: object = None) -> None:
+        if done >= self.blocks:
+            self.cancel()
+
+
+def test_a_stopped_analysis_goes_on_where_it_stopped_to_the_same_numbers(tiny, examples, tmp_path):
+    warnings: list[str] = []
+    undisturbed = analyse(tiny, examples, Store(tmp_path / "one"), Silent(), warnings)
+    store = Store(tmp_path / "two")
+    with pytest.raises(Cancelled):
+        analyse(tiny, examples, store, StopAfter(7), warnings)  # in the third of three runs
+
+    class Watch(Silent):
+        first: int | None = None
+
+        def progress(self, done: int, total: int, partial: object = None) -> None:
+            self.first = done if self.first is None else self.first
+
+    watch = Watch()
+    resumed = analyse(tiny, examples, store, watch, warnings)
+    assert watch.first == 6  # two runs of three blocks came from the store
+    assert [b.lambdas for b in resumed.blocks] == [b.lambdas for b in undisturbed.blocks]
+    assert resumed.hvp_count == undisturbed.hvp_count
+    assert warnings == []
+
+
+def test_a_store_that_fails_costs_one_warning_and_no_result(tiny, examples, tmp_path):
+    path = tmp_path / "broken"
+    path.write_text("not a database " * 100)
+    warnings: list[str] = []
+    result = analyse(tiny, examples, Store(path), Silent(), warnings)
+    assert result.runs == 3
+    assert len(warnings) == 1
+    assert str(path) in warnings[0]
