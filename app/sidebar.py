@@ -6,13 +6,13 @@ import streamlit as st
 
 from app import state
 from app.registries import jobs
-from app.workspace import Source, Workspace
+from app.workspace import MAX_ROWS, Source, Workspace
 
 
 def sidebar() -> None:
     """Draw the sidebar; the same on every page."""
     with st.sidebar:
-        opening = state.opening()
+        opening = state.opening(timeout=0.05)  # the first look of a run; the page finds the same
         if opening.workspace:
             _loaded(opening.workspace)
         _picker()
@@ -45,7 +45,7 @@ def _picker() -> None:
                 help="demo, a .parquet .csv .tsv .json .jsonl file, or hub:NAME[/CONFIG]:SPLIT",
             )
             limit = st.number_input(
-                "First rows", 1, 1_000_000, now.limit, help="Rows of the data to measure on"
+                "First rows", 1, MAX_ROWS, now.limit, help="Rows of the data to measure on"
             )
             if st.form_submit_button("Load", width="stretch"):
                 st.session_state.pop("source_error", None)

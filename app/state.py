@@ -9,7 +9,7 @@ import streamlit as st
 
 from app.link import plan_from_text, plan_to_text
 from app.registries import workspaces
-from app.workspace import Opening, Source, Workspace
+from app.workspace import MAX_ROWS, Opening, Source, Workspace
 from qbert_core.errors import InputError
 from qbert_core.quantization import Plan, sites_of
 
@@ -47,11 +47,12 @@ def source() -> Source:
     """What this session asked for last; at first what the link says, else the demo."""
     if "source" not in st.session_state:
         query = st.query_params
-        limit = query.get("rows", "")
+        rows = query.get("rows", "")
+        limit = int(rows) if rows.isdecimal() and len(rows) <= len(str(MAX_ROWS)) else 0
         st.session_state["source"] = Source(
             query.get("model", "demo"),
             query.get("data", "demo"),
-            int(limit) if limit.isdigit() and int(limit) > 0 else Source.limit,
+            limit if 0 < limit <= MAX_ROWS else Source.limit,
         )
     asked: Source = st.session_state["source"]
     return asked
@@ -63,13 +64,12 @@ def opening(timeout: float = 0.0) -> Opening:
     result = workspaces().open(asked, timeout)
     if result.workspace:
         st.session_state["good_source"] = asked
-        st.session_state.pop("source_error", None)
     elif result.error:
-        st.session_state["source_error"] = result.error
         back = st.session_state.get("good_source", Source())
-        if back != asked:
+        if back != asked or st.session_state.get("source_error") != result.error:
             st.session_state["source"] = back
-            return workspaces().open(back, timeout)
+            st.session_state["source_error"] = result.error  # until the next try
+            st.rerun()  # the sidebar, which says it, may have been drawn already
     return result
 
 

@@ -10,7 +10,7 @@ from app.workspace import Workspace
 
 def loaded_workspace() -> Workspace | None:
     """The session's workspace, or None after drawing that it is on its way or cannot be had."""
-    opening = state.opening(timeout=0.05)
+    opening = state.opening()
     if opening.workspace:
         return opening.workspace
     if opening.error:

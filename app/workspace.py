@@ -14,6 +14,7 @@ from qbert_core.tasks import Examples, Task, task_named
 from qbert_core.tasks.data import read_table
 
 START = "qbert-4"  # the preset a new session begins with: small, and hardly worse than fp32
+MAX_ROWS = 1_000_000
 KEPT = 3  # workspaces: each holds a model and up to 2 GB of states
 
 

@@ -111,7 +111,7 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
             on_change=edited,
             hide_index=True,
             width="stretch",
-            height=36 * (len(layer_rows) + 1) if len(layer_rows) <= 12 else 36 * 13,
+            height=35 * (min(len(layer_rows), 12) + 1) + 3,
             column_config={
                 "Layer": st.column_config.TextColumn(disabled=True, width=46),
                 "Attention": bits(
@@ -138,7 +138,7 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
             on_change=edited,
             hide_index=True,
             width="stretch",
-            height=36 * (len(table_rows) + 1),
+            height=35 * (len(table_rows) + 1) + 3,
             column_config={
                 "Table": st.column_config.TextColumn("Embedding", disabled=True),
                 "Bits": bits("Bits", options=BIT_CHOICES, required=True),

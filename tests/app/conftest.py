@@ -1,0 +1,59 @@
+"""A tiny model, a small table, and nothing kept from one test to the next."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from app.workspace import Source, Workspace, open_workspace
+from qbert_core.checkpoints import Checkpoint
+
+SENTENCES = (
+    "a good film , great fun",
+    "a bad and boring story",
+    "it was not so funny but i love the music",
+    "never slow , very clever",
+    "dull",
+    "the actor made it awful and the plot was poor , poor , poor",
+)
+
+
+def write_table(path: Path, rows: int = 60) -> Path:
+    """A sentiment table whose sentences differ in length, so that there are several batches."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sentence", "label"])
+        for row in range(rows):
+            text = " ".join(SENTENCES[(row + extra) % len(SENTENCES)] for extra in range(1 + row % 3))
+            writer.writerow([f"{text} {'!' * (row % 7)}".strip(), row % 2])
+    return path
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty place for everything that is kept between runs."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("QBERT_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 sentences in a csv."""
+    return write_table(tmp_path_factory.mktemp("data") / "sixty.csv")
+
+
+@pytest.fixture(scope="session")
+def source(tiny: Checkpoint, table: Path) -> Source:
+    """The tiny model on 60 sentences."""
+    return Source(str(tiny.folder), str(table))
+
+
+@pytest.fixture(scope="session")
+def workspace(source: Source) -> Workspace:
+    """`source`, opened."""
+    opened = open_workspace(source)
+    assert len(opened.evaluator._order) > 2, "the tests need a plan to take several batches"
+    return opened

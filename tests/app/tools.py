@@ -1,0 +1,65 @@
+"""What several files of this room need: waiting for a thread, and an evaluator that can be held."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from app.workspace import Workspace
+from qbert_core.evaluation import Evaluation, Evaluator
+from qbert_core.quantization import Plan, SitePlan, sites_of
+from qbert_core.runtime.events import Events
+
+PATIENCE = 60.0  # seconds; long, because a busy machine is no failure
+
+
+def until(true: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    """Wait until `true()` is."""
+    end = time.monotonic() + patience
+    while not true():
+        assert time.monotonic() < end, f"waited {patience:.0f} s in vain: {what}"
+        time.sleep(0.005)
+
+
+class Watched:
+    """An evaluator that notes what it is asked for, and stops between batches while it is held."""
+
+    def __init__(self, real: Evaluator) -> None:
+        self.real = real
+        self.begun: list[str] = []  # digests
+        self.finished: list[str] = []
+        self.errors: dict[str, Exception] = {}  # digest -> what to raise
+        self._free = threading.Event()
+        self._free.set()
+
+    def hold(self) -> None:
+        self._free.clear()
+
+    def release(self) -> None:
+        self._free.set()
+
+    def stream(self, plan: Plan, *, events: Events) -> Iterator[Evaluation]:
+        self.begun.append(plan.digest)
+        if plan.digest in self.errors:
+            raise self.errors[plan.digest]
+        for result in self.real.stream(plan, events=events):
+            if result.complete:
+                self.finished.append(plan.digest)
+            yield result
+            assert self._free.wait(PATIENCE)
+
+
+def watched(workspace: Workspace, presets: bool = False) -> tuple[Workspace, Watched]:
+    """The workspace with a watched evaluator, without its presets unless asked for."""
+    evaluator = Watched(workspace.evaluator)
+    return replace(workspace, evaluator=evaluator, presets=workspace.presets if presets else ()), evaluator
+
+
+def own_plans(workspace: Workspace, count: int) -> list[Plan]:
+    """Plans that are no presets, each with another effect on the first layer."""
+    sites = sites_of(workspace.checkpoint.config)
+    start = next(plan for plan in workspace.presets if plan.name == "qbert-4")
+    first = [site.name for site in sites if site.layer == 0]
+    return [start.with_sites(dict.fromkeys(first, SitePlan(4, 2 + n)), f"own {n}") for n in range(count)]
