@@ -19,7 +19,7 @@ st.set_page_config(
     initial_sidebar_state=232,
 )
 
-from app.pages import bits, sensitivity  # noqa: E402
+from app.views import bits, sensitivity  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
 
 STYLE = """<style>

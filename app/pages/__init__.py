@@ -1,1 +1,0 @@
-"""The pages, each a function `page` that draws what the registries know."""
