@@ -87,6 +87,7 @@ class Evaluator:
         *_, last = self.stream(plan, attention=attention, events=events)
         return last
 
+    @torch.no_grad()  # as a decorator: it is off again while the reader has its turn
     def stream(
         self, plan: Plan, *, attention: bool = True, events: Events | None = None
     ) -> Iterator[Evaluation]:
@@ -96,7 +97,7 @@ class Evaluator:
         kept and found by the next evaluation.
         """
         events = events or Silent()
-        with self._lock, torch.no_grad():
+        with self._lock:
             started = time.perf_counter()
             size = plan_size(self.checkpoint.config, plan)
             run = _Run(self, plan, attention, events)

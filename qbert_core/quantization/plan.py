@@ -25,7 +25,7 @@ class SitePlan:
     groups: int
 
     def __post_init__(self) -> None:
-        if self.bits not in BITS:
+        if not _whole(self.bits) or self.bits not in BITS:
             raise InputError(f"bits {self.bits!r}; expected 1..8, or 32 for not quantized")
         if not _whole(self.groups) or not 1 <= self.groups <= MAX_GROUPS:
             raise InputError(f"groups {self.groups!r}; expected a whole number from 1")
@@ -48,7 +48,7 @@ class Plan:
     clip: float = 100.0
 
     def __post_init__(self) -> None:
-        if self.activation_bits not in (8, FULL):
+        if not _whole(self.activation_bits) or self.activation_bits not in (8, FULL):
             raise InputError(f"activation_bits {self.activation_bits!r}; expected 8 or 32")
         if isinstance(self.clip, bool) or not isinstance(self.clip, int | float) or not 50 < self.clip <= 100:
             raise InputError(f"clip {self.clip!r}; expected a percentile above 50, at most 100")
