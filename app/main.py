@@ -19,8 +19,8 @@ st.set_page_config(
     initial_sidebar_state=232,
 )
 
-from app.views import bits, sensitivity  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
+from app.views import bits, sensitivity  # noqa: E402
 
 STYLE = """<style>
 .block-container{padding:2.6rem 1.6rem 3rem;max-width:1500px}
