@@ -62,9 +62,14 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
     options = [*presets, *([] if matching in presets else [own])]
     key = f"preset-{version}-{matching}"
 
+    def stale() -> bool:
+        """Whether a callback comes from widgets that were replaced: while it polls, the browser may send
+        the old ones' values once more, and the server takes them for new."""
+        return current.table_version != version
+
     def choose() -> None:
         name = st.session_state[key]
-        if name in presets:
+        if name in presets and name != matching and not stale():
             state.change(current, presets[name])
 
     pick, undo, redo, reset = st.columns([4, 1, 1, 1], vertical_alignment="bottom", gap="small")
@@ -86,6 +91,8 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
     layers_key, tables_key = f"layers-{version}", f"tables-{version}"
 
     def edited() -> None:
+        if stale():
+            return
         layers = st.session_state[layers_key]["edited_rows"]
         embeddings = st.session_state[tables_key]["edited_rows"]
         try:
@@ -147,6 +154,8 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
         )
 
     def set_activation() -> None:
+        if stale():
+            return
         chosen = st.session_state[activation_key]
         plan = replace(current.plan, activation_bits=8 if chosen == "8 bits" else FULL)
         state.change(current, _named(plan, workspace))

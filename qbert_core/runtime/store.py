@@ -9,12 +9,16 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 TABLE = "CREATE TABLE IF NOT EXISTS units (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+
+
+PATIENCE = 10.0  # seconds to wait for another process's write
 
 
 class StoreError(OSError):
@@ -31,6 +35,22 @@ def unit_key(kind: str, **settings: Any) -> str:
     """A digest of everything a unit's result depends on."""
     text = json.dumps([kind, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Make a new file a store. SQLite's own patience does not cover the change to WAL, which fails at
+    once while another process makes the same change."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(TABLE)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 class Store:
@@ -56,10 +76,8 @@ class Store:
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=10)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=NORMAL")
-                connection.execute(TABLE)
+            with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as connection:
+                _prepare(connection)
                 yield connection
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self.path}: {error}") from None

@@ -6,20 +6,32 @@ from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from qbert_core.checkpoints import Checkpoint, load_base
+from qbert_core.checkpoints import Checkpoint, load_base, load_checkpoint, save_checkpoint
 from qbert_core.errors import Cancelled, InputError
 from qbert_core.runtime.events import Flag, Silent
 from qbert_core.tasks import Examples, task_named
 from qbert_core.training import Recipe, average, finetune
-from qbert_core.training.finetune import _linear, measure
+from qbert_core.training.finetune import _epoch, _linear, measure
 from tests.tiny import make_tiny
 
 TASK = task_named("sst2")
-GOOD = ["a great film", "good story", "i love it", "funny and warm", "a clever moving movie", "very good actor"]
+GOOD = [
+    "a great film",
+    "good story",
+    "i love it",
+    "funny and warm",
+    "a clever moving movie",
+    "very good actor",
+]
 BAD = ["dull and slow", "an awful plot", "i hate it", "poor script", "boring cold film", "so bad"]
 
 
@@ -122,3 +134,121 @@ def test_a_fresh_head_is_drawn_from_its_seed_and_a_pooler_in_the_base_is_kept(tm
     assert torch.equal(first.weights["bert.pooler.dense.weight"], other.weights["bert.pooler.dense.weight"])
     assert float(first.weights["classifier.bias"].abs().max()) == 0
     assert 0.005 < float(first.weights["classifier.weight"].std()) < 0.05
+
+
+@pytest.fixture
+def seen():
+    """The optimizer's rate and parameters after each of its steps, as torch's own hook tells them."""
+    steps: list[tuple[float, list[torch.Tensor]]] = []
+
+    def look(optimizer, args, kwargs):
+        groups = optimizer.param_groups
+        steps.append((groups[0]["lr"], [p.detach().clone() for g in groups for p in g["params"]]))
+
+    handle = register_optimizer_step_post_hook(look)
+    yield steps
+    handle.remove()
+
+
+def as_the_optimizer_holds_them(weights):
+    return [w for w in weights.values() if w.ndim == 2] + [w for w in weights.values() if w.ndim < 2]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_the_result_is_the_mean_of_the_weights_of_the_last_share_of_steps(base, examples, seen, share):
+    recipe = replace(RECIPE, epochs=2, average=share)
+    found = finetune(base, TASK, examples, examples, recipe)
+    assert len(seen) == 12  # two epochs of 48 sentences, 8 a batch
+    last = [parameters for _, parameters in seen[round(12 * (1 - share)) :]]
+    for mine, *theirs in zip(as_the_optimizer_holds_them(found.checkpoint.weights), *last, strict=True):
+        torch.testing.assert_close(mine, torch.stack(theirs).mean(0))
+    assert found.score == measure(found.checkpoint, TASK, examples)
+
+
+def test_without_averaging_the_result_is_the_last_step(base, examples, seen):
+    found = finetune(base, TASK, examples, examples, replace(RECIPE, epochs=1))
+    for mine, theirs in zip(as_the_optimizer_holds_them(found.checkpoint.weights), seen[-1][1], strict=True):
+        assert torch.equal(mine, theirs)
+        assert not mine.requires_grad
+
+
+def test_the_rate_follows_the_schedule_and_never_exceeds_the_one_asked_for(base, examples, seen):
+    found = finetune(base, TASK, examples, examples, replace(RECIPE, epochs=3, warmup=0.3, log_every=1))
+    rates = [rate for rate, _ in seen]
+    assert rates == pytest.approx([RECIPE.lr * _linear(step, 18, 0.3) for step in range(18)])
+    assert max(rates) == RECIPE.lr
+    assert 0 < rates[-1] <= RECIPE.lr / 12  # the last step still moves, the next would not
+    logged = [point["lr"] for point in found.curve if "lr" in point]
+    assert logged == pytest.approx(rates)
+
+
+@settings(deadline=None)
+@given(steps=st.integers(1, 300), warmup=st.floats(0, 1))
+def test_the_schedule_rises_to_its_peak_and_falls_to_zero_for_any_length(steps, warmup):
+    rates = [_linear(step, steps, warmup) for step in range(steps + 1)]
+    assert all(0 < rate <= 1 for rate in rates[:-1])
+    assert rates[-1] == 0
+    peak = rates.index(max(rates))
+    assert all(a <= b + 1e-12 for a, b in pairwise(rates[: peak + 1]))
+    assert all(a >= b - 1e-12 for a, b in pairwise(rates[peak:]))
+    assert abs(peak - warmup * steps) <= 1
+
+
+def test_weight_decay_is_on_matrices_only(base, examples):
+    # without a gradient's pull AdamW only shrinks: lr 1, decay 0.5, and a loss that is flat
+    recipe = replace(RECIPE, epochs=1, batch_size=len(examples), lr=1e-8, weight_decay=0.5e8, warmup=0.0)
+    made = finetune(base, TASK, examples, examples, recipe).checkpoint.weights
+    for name, weight in base.weights.items():
+        expected = weight * 0.5 if weight.ndim == 2 else weight
+        torch.testing.assert_close(made[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_every_example_is_seen_once_an_epoch(base, examples):
+    seen_targets: list[int] = []
+    batches = list(_epoch(TASK, examples, 7, np.random.default_rng(0)))
+    for batch in batches:
+        seen_targets += batch.indices
+    assert sorted(seen_targets) == list(range(len(examples)))
+    assert sorted(map(len, batches)) == [6] + [7] * 6
+    again = [b.indices for b in _epoch(TASK, examples, 7, np.random.default_rng(0))]
+    assert again == [b.indices for b in batches]
+    assert again != [b.indices for b in _epoch(TASK, examples, 7, np.random.default_rng(1))]
+
+
+def test_what_is_saved_measures_exactly_what_was_reported(base, examples, tmp_path):
+    found = finetune(base, TASK, examples, examples, replace(RECIPE, epochs=2, average=0.5))
+    save_checkpoint(found.checkpoint, tmp_path / "saved", torch.float32)
+    back = load_checkpoint(tmp_path / "saved")
+    assert all(torch.equal(w, back.weights[name]) for name, w in found.checkpoint.weights.items())
+    assert measure(back, TASK, examples) == found.score
+
+
+def test_what_is_reported_is_what_transformers_measures(base, examples, tmp_path):
+    found = finetune(base, TASK, examples, examples, replace(RECIPE, epochs=1))
+    save_checkpoint(found.checkpoint, tmp_path / "saved", torch.float32)
+    model = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
+    with torch.no_grad():
+        predictions = [int(model(torch.tensor([ids])).logits.argmax()) for ids in examples.input_ids]
+    right = np.mean(np.array(predictions) == np.array(examples.targets))
+    assert found.score.metrics["accuracy"] == pytest.approx(right)
+
+
+@pytest.mark.xfail(reason="known: a recipe's values are not checked", strict=True)
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"epochs": 0}, {"epochs": -1}, {"batch_size": 0}, {"batch_size": -2}, {"seed": -1}, {"lr": -1.0},
+        {"lr": float("nan")}, {"lr": float("inf")}, {"weight_decay": -1.0}, {"warmup": -0.1}, {"warmup": 1.5},
+        {"warmup": float("nan")}, {"average": -1.0}, {"average": 2.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_recipe_out_of_range_is_refused_by_naming_the_value(base, examples, value):
+    with pytest.raises(InputError, match=next(iter(value))):
+        finetune(base, TASK, examples, examples, replace(RECIPE, **{"epochs": 1, **value}))
+
+
+@pytest.mark.xfail(reason="known: a finetuning that diverged is saved over what was there", strict=True)
+def test_a_finetuning_that_diverges_is_refused(base, examples):
+    with pytest.raises(InputError, match="finite"):
+        finetune(base, TASK, examples, examples, replace(RECIPE, epochs=1, lr=1e38))

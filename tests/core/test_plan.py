@@ -105,10 +105,91 @@ def test_a_broken_plan_is_refused_by_naming_what_is_wrong(document, says):
 def test_a_plan_for_another_model_names_the_sites_that_do_not_fit():
     deeper = BertConfig("sequence", ("a", "b"), 3, 2, 8, 12, 30, 10, 2)
     document = preset_named(deeper, "sst2", "qbert-4").to_json()
-    with pytest.raises(InputError, match=r"another model: 6 sites the model does not have \(bert\.encoder\.layer\.2"):
+    with pytest.raises(
+        InputError, match=r"another model: 6 sites the model does not have \(bert\.encoder\.layer\.2"
+    ):
         parse_plan(document, SITES, "plan.json")
 
 
 def test_an_unknown_preset_names_those_there_are():
     with pytest.raises(InputError, match="presets are baseline, directq-8"):
         preset_named(CONFIG, "sst2", "qbert-5")
+
+
+@pytest.mark.parametrize("bits", [0, 9, -1, 33, "4", True, 4.0, None, float("nan")])
+def test_bits_out_of_range_are_refused_wherever_a_plan_is_made(bits):
+    with pytest.raises(InputError, match=r"expected 1\.\.8, or 32"):
+        SitePlan(bits, 1)
+
+
+@pytest.mark.parametrize("groups", [0, -1, 1.5, 2.0, "3", True, None, 10**12])
+def test_group_counts_out_of_range_are_refused_wherever_a_plan_is_made(groups):
+    with pytest.raises(InputError, match="expected a whole number from 1"):
+        SitePlan(4, groups)
+
+
+@pytest.mark.parametrize("activation_bits", [4, 0, "8", None, True, [8], 8.0])
+def test_activation_bits_other_than_8_and_32_are_refused(activation_bits):
+    with pytest.raises(InputError, match=r"plan\.json: activation_bits .*; expected 8 or 32"):
+        parse_plan({**broken(), "activation_bits": activation_bits}, SITES, "plan.json")
+
+
+@pytest.mark.parametrize("clip", [50, 100.1, -1, 0, float("nan"), float("inf"), "99", True, [99]])
+def test_a_clip_out_of_range_is_refused(clip):
+    with pytest.raises(InputError, match=r"plan\.json: clip .*; expected a percentile above 50, at most 100"):
+        parse_plan(broken(clip=clip), SITES, "plan.json")
+
+
+def test_a_plan_may_leave_out_its_name_its_activation_bits_and_its_clip():
+    plan = parse_plan({"schema": 1, "sites": broken()["sites"]}, SITES, "plan.json")
+    assert (plan.name, plan.activation_bits, plan.clip) == ("plan", 32, 100)
+    assert "clip" not in plan.to_json()
+
+
+def test_the_order_of_sites_in_a_document_does_not_matter():
+    document = broken()
+    turned = {**document, "sites": dict(reversed(document["sites"].items()))}
+    assert parse_plan(turned, SITES, "a") == parse_plan(document, SITES, "b")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    place=st.sampled_from(
+        ["document", "schema", "name", "activation_bits", "clip", "sites", "site", "bits", "groups"]
+    ),
+    value=JSON,
+)
+def test_a_plan_with_any_value_anywhere_is_read_or_refused_in_one_line(place, value):
+    document: Any = broken()
+    if place == "document":
+        document = value
+    elif place == "site":
+        document["sites"][FIRST] = value
+    elif place in ("bits", "groups"):
+        document["sites"][FIRST][place] = value
+    else:
+        document[place] = value
+    try:
+        plan = parse_plan(document, SITES, "plan.json")
+    except InputError as error:
+        said = str(error)
+    else:
+        said = ""
+        assert parse_plan(json.loads(json.dumps(plan.to_json())), SITES, "again") == plan
+    assert len(said.splitlines()) <= 1
+
+
+def test_changing_sites_leaves_the_others_and_the_first_plan_alone():
+    plan = preset_named(CONFIG, "sst2", "qbert-4")
+    changed = plan.with_sites({FIRST: SitePlan(2, 5)}, name="mine")
+    assert (changed.name, changed.sites[FIRST]) == ("mine", SitePlan(2, 5))
+    assert {n for n, e in changed.entries if e != plan.sites[n]} == {FIRST}
+    assert plan.sites[FIRST] == SitePlan(4, 128)
+    assert plan.with_sites({}).name == plan.name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -133,3 +135,109 @@ def test_clipping_narrows_the_range_to_percentiles():
     clipped = fake_quantize(w, 4, 1, clip=99.0)
     assert float(clipped.max()) < float(w.max())
     assert torch.equal(fake_quantize(w, 4, 1, clip=100.0), fake_quantize(w, 4, 1))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 5, 8])
+@pytest.mark.parametrize(
+    ("rows", "columns", "groups"), [(3, 50_000, 1), (300, 400, 7), (5, 70_000, 5), (2000, 64, 128)]
+)
+def test_whatever_is_cut_for_the_cache_gives_the_same_bits(bits, rows, columns, groups):
+    weight = np.random.default_rng(bits).standard_normal((rows, columns)).astype(np.float32)
+    np.testing.assert_array_equal(
+        fake_quantize(torch.from_numpy(weight), bits, groups).numpy(), by_definition(weight, bits, groups)
+    )
+
+
+def test_exact_halves_are_rounded_to_even():
+    # 2 bits over [-1.5, 1.5]: scale 1, zero point round(1.5) = 2; 1.5 -> round(1.5) = 2 -> code 4 -> 3 -> 1
+    assert fake_quantize(torch.tensor([[-1.5, -0.5, 0.5, 1.5]]), 2, 1).tolist() == [[-2, 0, 0, 1]]
+    # 3 bits over [0, 7]: scale 1
+    weight = torch.tensor([[0, 0.5, 1.5, 2.5, 3.5, 7]])
+    assert fake_quantize(weight, 3, 1).tolist() == [[0, 0, 2, 2, 4, 7]]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    values=st.lists(st.floats(-(2.0**120), 2.0**120, width=32), min_size=1, max_size=24),
+    bits=st.integers(1, 8),
+    groups=st.integers(1, 30),
+)
+def test_denormal_and_huge_values_follow_the_definition_too(values, bits, groups):
+    weight = np.array(values, dtype=np.float32).reshape(-1, 1)
+    np.testing.assert_array_equal(
+        fake_quantize(torch.from_numpy(weight), bits, groups).numpy(), by_definition(weight, bits, groups)
+    )
+
+
+@QUICK
+@given(weight=weights(), bits=st.integers(1, 8), groups=st.integers(1, 60))
+def test_every_groups_scale_and_zero_point_are_the_definitions(weight, bits, groups):
+    ranges = group_ranges(torch.from_numpy(weight), bits, groups)
+    assert ranges.levels == 2**bits - 1
+    parts = np.array_split(weight, min(groups, len(weight)))  # numpy splits by the same rule
+    for part, scale, zero in zip(parts, ranges.scale.numpy(), ranges.zero.numpy(), strict=True):
+        low, high = min(part.min(), np.float32(0)), max(part.max(), np.float32(0))
+        expected = np.float32(high - low) / np.float32(2**bits - 1)
+        if expected == 0:  # nothing to quantize: any scale will do, as long as zero is code 0
+            assert zero == 0
+        else:
+            assert scale == expected
+            assert zero == np.rint(-low / expected)
+            assert 0 <= zero <= 2**bits - 1
+
+
+@QUICK
+@given(weight=weights(), groups=st.integers(1, 60))
+def test_the_step_of_every_group_falls_with_bits(weight, groups):
+    w = torch.from_numpy(weight)
+    used = torch.tensor([bool(part.any()) for part in np.array_split(weight, min(groups, len(weight)))])
+    steps = [group_ranges(w, bits, groups).scale[used] for bits in range(1, 9)]
+    for bits, (fewer, more) in enumerate(pairwise(steps), 1):
+        torch.testing.assert_close(more, fewer * (2**bits - 1) / (2 ** (bits + 1) - 1))
+
+
+@settings(deadline=None, max_examples=200)
+@given(weight=weights(), bits=st.integers(1, 8), groups=st.integers(1, 60))
+def test_quantizing_twice_moves_nothing_beyond_rounding_where_all_levels_span_the_range(weight, bits, groups):
+    # the second pass sees a range of at most L steps; where it is all L, its step is the first one up to
+    # fp32 rounding and every value a whole number of steps again
+    once = fake_quantize(torch.from_numpy(weight), bits, groups)
+    twice = fake_quantize(once, bits, groups).numpy()
+    scales = group_ranges(torch.from_numpy(weight), bits, groups).scale.numpy()
+    count = min(groups, len(weight))
+    parts = zip(np.array_split(once.numpy(), count), np.array_split(twice, count), scales, strict=True)
+    for first, second, scale in parts:
+        span = max(first.max(), np.float32(0)) - min(first.min(), np.float32(0))
+        if round(float(span / scale)) == 2**bits - 1:
+            np.testing.assert_allclose(second, first, rtol=0, atol=float(scale) * 2**bits * 2.0**-21)
+
+
+def test_groups_do_not_see_each_other_and_an_all_zero_one_stays_zero():
+    w = torch.randn(10, 6, generator=torch.Generator().manual_seed(1))
+    w[3:6] = 0  # the second of four groups: 3 + 3 + 2 + 2 rows
+    before = fake_quantize(w, 2, 4)
+    assert not before[3:6].any()
+    w[0, 0] = 1e6
+    after = fake_quantize(w, 2, 4)
+    assert torch.equal(after[3:], before[3:])
+    assert not torch.equal(after[:3], before[:3])
+
+
+def test_a_transposed_weight_is_quantized_by_its_own_rows():
+    w = torch.randn(6, 9, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(fake_quantize(w.t(), 3, 5), fake_quantize(w.t().contiguous(), 3, 5))
+
+
+@pytest.mark.parametrize("clip", [99.9, 95.0, 60.0])
+def test_clipped_values_land_on_the_narrower_grid_and_zero_stays_zero(clip):
+    w = torch.randn(9, 80, generator=torch.Generator().manual_seed(6)).abs() + 0.5
+    w[:, 0] = 0
+    w[4, 7] = 1000
+    before = w.clone()
+    made = fake_quantize(w, 4, 2, clip)
+    scale = group_ranges(w, 4, 2, clip).scale
+    assert torch.equal(w, before)
+    assert not made[:, 0].any()
+    for rows, step in ((slice(0, 5), scale[0]), (slice(5, 9), scale[1])):
+        expected = torch.clamp(torch.round(w[rows] / step), 0, 15) * step
+        torch.testing.assert_close(made[rows], expected, rtol=1e-6, atol=0)
