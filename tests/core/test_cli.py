@@ -12,13 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from qbert_core.cli import main
 from qbert_core.quantization import preset_named
 from tests.tiny import make_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-SENTENCES = ["a great film", "dull and slow", "i love this funny story", "an awful movie , boring too", "warm"]
+SENTENCES = [
+    "a great film",
+    "dull and slow",
+    "i love this funny story",
+    "an awful movie , boring too",
+    "warm",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +159,9 @@ def test_clip_narrows_the_ranges_and_is_part_of_the_plan(capsys, model, data):
     assert "clip 20" in fails(capsys, *common, "--clip", "20")
 
 
-def test_finetune_reports_what_the_saved_model_scores_and_average_takes_several(capsys, model, data, tmp_path):
+def test_finetune_reports_what_the_saved_model_scores_and_average_takes_several(
+    capsys, model, data, tmp_path
+):
     common = ["--task", "sst2", "--data", data]
     for seed in ("0", "1"):
         made = run(
@@ -163,7 +172,9 @@ def test_finetune_reports_what_the_saved_model_scores_and_average_takes_several(
         baseline = run(capsys, "evaluate", str(tmp_path / seed), *common, "--plan", "baseline")
         assert baseline["metrics"] == made["metrics"]
         assert baseline["model"] == made["fingerprint"]
-    mean = run(capsys, "average", str(tmp_path / "0"), str(tmp_path / "1"), *common, "--save", str(tmp_path / "m"))
+    mean = run(
+        capsys, "average", str(tmp_path / "0"), str(tmp_path / "1"), *common, "--save", str(tmp_path / "m")
+    )
     assert len(mean["parents"]) == 2
     assert run(capsys, "info", str(tmp_path / "m"))["fingerprint"] == mean["fingerprint"]
 
@@ -258,3 +269,234 @@ def test_ctrl_c_ends_with_130(model, data, tmp_path):
     assert process.returncode == 130
     assert out == ""
     assert err.strip().endswith("interrupted")
+
+
+def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "qbert_core", *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_a_process_writes_only_json_on_stdout_and_its_progress_on_stderr(model, data):
+    done = process("evaluate", model, "--task", "sst2", "--data", data, "--plan", "qbert-4")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["n"] == 20
+    assert done.stderr.startswith("1/1 ")
+
+
+def test_a_program_may_ask_for_every_event_as_json(model, data):
+    done = process(
+        "sensitivity", model, "--task", "sst2", "--train", data, "--runs", "2", "--fraction", "0.3",
+        QBERT_PROGRESS="json",
+    )  # fmt: skip
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(event["done"], event["total"]) for event in events] == [(i, 6) for i in range(1, 7)]
+    assert [len(event["partial"]["blocks"]) for event in events] == [1, 2, 3, 3, 3, 3]
+    final = json.loads(done.stdout)
+    assert events[-1]["partial"]["blocks"] == final["blocks"]
+
+
+def test_a_wrong_model_is_one_line_without_a_traceback_from_a_process_too(tmp_path):
+    done = process("info", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {tmp_path}: no config.json")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["", "info", "evaluate", "sensitivity", "allocate", "finetune", "presets"]
+)
+def test_every_command_explains_itself(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([*filter(None, [command]), "--help"])
+    assert stop.value.code == 0
+    assert "usage: python -m qbert_core" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["info"], "the following arguments are required: MODEL"),
+        (["sensitivities", "demo"], "invalid choice: 'sensitivities'"),
+        (["evaluate", "demo"], "required: --task, --data, --plan"),
+        (
+            ["sensitivity", "demo", "--task", "sst2", "--train", "demo", "--block", "head"],
+            "invalid choice: 'head'",
+        ),
+        (
+            ["sensitivity", "demo", "--task", "sst2", "--train", "demo", "--runs", "1.5"],
+            "invalid int value: '1.5'",
+        ),
+    ],
+)
+def test_wrong_usage_is_one_line(capsys, arguments, says):
+    assert says in fails(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--runs", "0"], "runs is 0"),
+        (["--fraction", "0"], "fraction is 0.0"),
+        (["--fraction", "nan"], "fraction is nan"),
+        (["--tolerance", "1"], "tolerance is 1.0"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--limit", "0"], "limit is 0"),
+        (["--task", "cola"], "task 'cola' is not known"),
+    ],
+)
+def test_sensitivity_out_of_range_is_one_line(capsys, model, data, options, says):
+    assert says in fails(capsys, "sensitivity", model, "--task", "sst2", "--train", data, *options)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("text\nno comma\n", "column sentence, label is missing; found: text"),
+        ("sentence,label\n", "no rows"),
+        ("", "the file is empty"),
+        ("sentence,label\ngood,2\n", "row 1: label 2 is not one of the model's: 0 (negative), 1 (positive)"),
+        ('sentence,label\n"good,1\n', "not readable as csv"),
+    ],
+)
+def test_broken_data_is_one_line_that_names_the_file(capsys, model, tmp_path, content, says):
+    path = tmp_path / "broken.csv"
+    path.write_text(content)
+    for command in (["evaluate", model, "--plan", "qbert-4", "--data"], ["sensitivity", model, "--train"]):
+        line = fails(capsys, *command, str(path), "--task", "sst2")
+        assert says in line
+        assert str(path) in line
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "not readable as JSON"),
+        ("[" * 100_000, "not readable as JSON"),
+        ("null", "not a plan"),
+        ('{"plan": 5}', "not a plan"),
+        ('{"schema": 2, "sites": {}}', "plan schema 2; this version reads 1"),
+        ('{"schema": 1, "sites": {}}', "no entry for 21 of the model's sites"),
+    ],
+)
+def test_a_broken_plan_file_is_one_line_that_names_it(capsys, model, data, tmp_path, content, says):
+    path = tmp_path / "plan.json"
+    path.write_text(content)
+    line = fails(capsys, "evaluate", model, "--task", "sst2", "--data", data, "--plan", str(path))
+    assert says in line
+    assert str(path) in line
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--groups", "0"], "groups 0; expected a whole number from 1"),
+        (["--embedding-bits", "9"], "bits 9; expected 1..8, or 32"),
+        (["--high", "-1"], "high is -1; expected 0 to 3"),
+        (["--bits", "2,4,8"], "expected two different widths"),
+        (["--bits", "4,33"], "expected two different widths"),
+        (["--sensitivity", "/nowhere.json"], "/nowhere.json: no such file"),
+        (["--sensitivity", "/"], "/: Is a directory"),
+    ],
+)
+def test_allocation_out_of_range_is_one_line(capsys, model, data, tmp_path, options, says):
+    found = str(tmp_path / "s.json")
+    assert main(["sensitivity", model, "--task", "sst2", "--train", data, "--runs", "1", "--out", found]) == 0
+    capsys.readouterr()
+    line = fails(capsys, "allocate", model, "--sensitivity", found, "--bits", "2,4", "--high", "1", *options)
+    assert says in line
+
+
+def test_a_failed_command_leaves_the_old_result_as_it_was(capsys, model, data, tmp_path):
+    out = tmp_path / "result.json"
+    out.write_text("old")
+    fails(capsys, "evaluate", model, "--task", "sst2", "--data", data, "--plan", "nope", "--out", str(out))
+    assert out.read_text() == "old"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert "Is a directory" in fails(capsys, "info", model, "--out", str(folder))
+    assert list(folder.iterdir()) == []
+    assert "there is no folder" in fails(capsys, "info", model, "--out", str(out / "x.json"))
+
+
+def test_a_store_that_cannot_be_written_costs_a_warning_not_the_result(
+    capsys, model, data, monkeypatch, tmp_path
+):
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("QBERT_HOME", str(tmp_path / "a file"))
+    assert main(["sensitivity", model, "--task", "sst2", "--train", data, "--runs", "2"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["runs"] == 2
+    assert captured.err.count("warning: ") == 1
+
+
+def test_the_same_question_has_the_same_answer_whatever_was_asked_before(capsys, model, data):
+    question = ["evaluate", model, "--task", "sst2", "--data", data, "--plan", "qbert-2", "--attention"]
+    first = run(capsys, *question)
+    run(capsys, *question[:-3], "--plan", "directq-8")
+    again = run(capsys, *question)
+    assert {k: v for k, v in again.items() if k != "seconds"} == {
+        k: v for k, v in first.items() if k != "seconds"
+    }
+    # the seed orders the batches; a complete result does not depend on the order but for rounding of a sum
+    other = run(capsys, *question, "--seed", "7")
+    assert other["predictions"] == first["predictions"]
+    assert other["metrics"] == first["metrics"]
+
+
+def test_evaluate_takes_the_calibration_data_it_is_given(capsys, model, data):
+    question = ["evaluate", model, "--task", "sst2", "--data", data, "--plan", "qbert-4"]
+    given = run(capsys, *question, "--train", data)["calibration"]
+    assert (given["source"], given["examples"]) == (data, 20)
+    assert run(capsys, *question)["calibration"]["source"] == "demo train"
+
+
+def test_a_limit_takes_the_first_rows(capsys, model, data):
+    question = ["evaluate", model, "--task", "sst2", "--data", data, "--plan", "qbert-4"]
+    few, all_rows = run(capsys, *question, "--limit", "3"), run(capsys, *question)
+    assert few["n"] == 3
+    assert few["predictions"] == all_rows["predictions"][:3]
+    assert few["data"] != all_rows["data"]
+
+
+SEED = pytest.mark.xfail(reason="known: a negative seed ends in a traceback", strict=True)
+RANGE = pytest.mark.xfail(reason="known: the recipe's values are not checked", strict=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(["evaluate", "--seed", "-1"], marks=SEED),
+        pytest.param(["finetune", "--seed", "-1"], marks=SEED),
+        pytest.param(["finetune", "--batch-size", "0"], marks=RANGE),
+        pytest.param(["finetune", "--epochs", "0"], marks=RANGE),
+        pytest.param(["finetune", "--lr", "-1"], marks=RANGE),
+        pytest.param(["finetune", "--warmup", "nan"], marks=RANGE),
+        pytest.param(["finetune", "--average", "2"], marks=RANGE),
+    ],
+    ids=" ".join,
+)
+def test_a_number_out_of_range_is_one_line_that_names_it(capsys, model, data, tmp_path, options):
+    command, name, value = options
+    arguments = {
+        "evaluate": ["--plan", "qbert-4"],
+        "finetune": ["--train", data, "--save", str(tmp_path / "saved"), "--epochs", "1"],
+    }[command]
+    line = fails(capsys, command, model, "--task", "sst2", "--data", data, *arguments, name, value)
+    assert name.strip("-").replace("-", "_") in line.replace("-", "_")
+
+
+@pytest.mark.xfail(reason="known: NaN reaches the JSON, which ends in a traceback", strict=True)
+def test_a_model_without_finite_logits_is_one_line(capsys, model, data):
+    path = Path(model) / "model.safetensors"
+    weights = load_file(path)
+    norm = "bert.encoder.layer.1.output.LayerNorm.weight"
+    weights[norm] = weights[norm].sign() * 3e38
+    save_file(weights, path)
+    line = fails(
+        capsys, "evaluate", model, "--task", "sst2", "--data", data, "--plan", "qbert-4", "--attention"
+    )
+    assert "finite" in line

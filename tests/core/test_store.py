@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_written_is_a_store_error():
 def test_a_database_of_something_else_is_a_store_error(tmp_path):
     path = tmp_path / "other.sqlite"
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE units (something, different)")
+        connection.execute("CREATE TABLE units (something, entirely, different)")
         connection.commit()
     for call in (lambda: Store(path).get("a"), lambda: Store(path).put("a", 1)):
         with pytest.raises(StoreError, match=str(path)):
