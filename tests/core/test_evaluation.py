@@ -611,3 +611,26 @@ def test_a_model_without_finite_logits_is_refused(tiny, examples, ranges, name):
     huge = replace(tiny, weights=MappingProxyType(weights))
     with pytest.raises(InputError, match="finite"):
         evaluator(huge, examples, ranges).evaluate(preset_named(tiny.config, "sst2", name))
+
+
+@pytest.mark.parametrize("integers", [True, False])
+def test_layers_that_share_an_input_may_have_different_ranges_for_it(tiny, ranges, integers):
+    query, key = (f"bert.encoder.layer.0.attention.self.{part}" for part in ("query", "key"))
+    different = replace(ranges, ranges={**ranges.ranges, query: (-1.0, 1.0), key: (-3.0, 2.0)})
+    plan = preset_named(tiny.config, "sst2", "qbert-4")
+    x = 2 * torch.randn(1, 4, 16, generator=torch.Generator().manual_seed(0))
+    both = Quantizer(tiny, different, integers=integers).model(plan).linear
+    assert both is not None
+    both(query, x)
+    alone = Quantizer(tiny, different, integers=integers).model(plan).linear
+    assert alone is not None
+    assert torch.equal(both(key, x), alone(key, x))
+
+
+def test_the_bytes_of_kept_states_are_counted_right_when_a_state_is_replaced(tiny, examples, ranges):
+    living = evaluator(tiny, examples, ranges)
+    for plan in presets(tiny.config, "sst2"):
+        for attention in (False, True):
+            living.evaluate(plan, attention=attention)
+            held = sum(state.nbytes for state in living._states._states.values())
+            assert living._states.nbytes == held
