@@ -292,7 +292,7 @@ def parser() -> Parser:
         for source in sources:
             c.add_argument(source, required=True, help="file, hub:NAME[/CONFIG]:SPLIT or demo")
         c.add_argument("--limit", type=int, metavar="N", help="first N rows")
-        c.add_argument("--seed", type=int, default=0)
+        c.add_argument("--seed", type=seed, default=0)
 
     command("info", info_command)
     command("presets", presets_command)
@@ -376,6 +376,13 @@ def writable_folder(path: str) -> Path:
 
 def _os_error(error: OSError, out: str) -> str:
     return f"{error.filename or out}: {error.strerror}" if error.strerror else str(error)
+
+
+def seed(text: str) -> int:
+    """A seed, for argparse: a whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"seed is {text}; expected a whole number from 0")
+    return int(text)
 
 
 def read_json(path: str) -> object:

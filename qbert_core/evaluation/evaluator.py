@@ -23,6 +23,7 @@ from torch import Tensor
 
 from qbert_core.bert import embed, encoder_layer, head, padding_mask
 from qbert_core.checkpoints import Checkpoint
+from qbert_core.errors import InputError
 from qbert_core.evaluation.attention import attention_kl
 from qbert_core.evaluation.prefix import prefix_keys
 from qbert_core.evaluation.result import Evaluation
@@ -135,12 +136,18 @@ class Evaluator:
             hidden, scores = encoder_layer(weights, config, layer, hidden, mask)
             log_attention.append(torch.log_softmax(scores, -1))
             states.append(State(hidden, hidden.new_zeros(layer + 1, len(batch), config.heads)))
-        predictions = self.task.predict(head(weights, config, hidden), batch)
+        predictions = self.task.predict(_finite(head(weights, config, hidden), "the fp32 model"), batch)
         reference = _Reference(states, log_attention, predictions)
         if self._reference_bytes + reference.nbytes <= self._cache_bytes // 2:
             self._reference_bytes += reference.nbytes
             self._references[index] = reference
         return reference
+
+
+def _finite(logits: Tensor, model: str) -> Tensor:
+    if not torch.isfinite(logits).all():
+        raise InputError(f"{model} does not give finite logits on this data; its weights are too large")
+    return logits
 
 
 class _Run:
@@ -203,7 +210,7 @@ class _Run:
             self._e._states.put(index, self._keys[boundary], state)
 
     def _count(self, batch: Batch, reference: _Reference, state: State) -> None:
-        logits = head(self._weights, self._config, state.hidden)
+        logits = _finite(head(self._weights, self._config, state.hidden), f"plan {self._plan.name}")
         self._indices += batch.indices
         self._predictions += self._e.task.predict(logits, batch)
         self._before += reference.predictions

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qbert_core.bert import LinearMap, Weights, dense, forward
 from qbert_core.checkpoints import Checkpoint
+from qbert_core.errors import InputError
 from qbert_core.quantization.integer import (
     COLUMNS,
     InputCodes,
@@ -176,6 +177,8 @@ def calibrate(
     def record(site: str, x: Tensor) -> Tensor:
         if site in names:
             low, high = torch.aminmax(x)
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                raise InputError(f"the input of {site} is not finite; the model's weights are too large")
             ranges[site] = (min(ranges[site][0], float(low)), max(ranges[site][1], float(high)))
         return dense(checkpoint.weights, site, x)
 

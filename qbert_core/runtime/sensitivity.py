@@ -57,19 +57,13 @@ def stored_sensitivity(
             complain(error)
 
     finished: dict[int, RunResult] = {}
-    try:
-        for run in range(runs):
+    for run in range(runs):
+        try:
             value = store.get(key(run))
             if value is not None:
-                finished[run] = RunResult(
-                    value["run"],
-                    tuple(value["lambdas"]),
-                    tuple(value["residuals"]),
-                    value["products"],
-                    value["seconds"],
-                )
-    except StoreError as error:
-        complain(error)
+                finished[run] = _run_result(value, store)
+        except StoreError as error:
+            complain(error)
     return sensitivity(
         checkpoint,
         task,
@@ -83,3 +77,17 @@ def stored_sensitivity(
         finished=finished,
         on_run=keep,
     )
+
+
+def _run_result(value: object, store: Store) -> RunResult:
+    try:
+        fields = dict(value)  # type: ignore[call-overload]
+        return RunResult(
+            fields["run"],
+            tuple(fields["lambdas"]),
+            tuple(fields["residuals"]),
+            fields["products"],
+            fields["seconds"],
+        )
+    except (KeyError, TypeError, ValueError):
+        raise StoreError(f"{store.path}: a finished run cannot be read; it is computed again") from None

@@ -65,7 +65,10 @@ class Store:
             return None
         with self._open() as connection:
             row = connection.execute("SELECT value FROM units WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        try:
+            return None if row is None else json.loads(row[0])
+        except ValueError:
+            raise StoreError(f"{self.path}: the unit {key} cannot be read") from None
 
     def put(self, key: str, value: Any) -> None:
         """Keep `value` under `key`; whole or not at all, whatever happens. Raises `StoreError`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from qbert_core.bert import forward
 from qbert_core.checkpoints import Checkpoint
+from qbert_core.errors import InputError
 from qbert_core.runtime.events import Events, Silent
 from qbert_core.tasks import Batch, Examples, Score, Task, collate, length_batches
 
@@ -32,6 +34,22 @@ class Recipe:
     average: float = 0.0  # share of the last steps whose weights are averaged into the result
     seed: int = 0
     log_every: int = 100  # steps
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("epochs", 1, 1000),
+            ("batch_size", 1, 2**20),
+            ("lr", 0, 1e300),
+            ("weight_decay", 0, 1e300),
+            ("warmup", 0, 1),
+            ("average", 0, 1),
+            ("clip_norm", 0, math.inf),
+            ("seed", 0, 2**63),
+            ("log_every", 1, 2**63),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:  # NaN is in no range
+                raise InputError(f"{name} is {value}; expected {low} to {high:g}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +103,10 @@ def finetune(
             schedule.step()
             step += 1
             loss_sum, loss_count = loss_sum + total.item(), loss_count + count
+            if not math.isfinite(loss_sum):
+                raise InputError(
+                    f"step {step}: the loss is not finite any more; try a lower lr than {recipe.lr:g}"
+                )
             if step > steps * (1 - recipe.average):
                 mean.add(weights)
             if step % recipe.log_every == 0 or step == steps:
@@ -97,6 +119,8 @@ def finetune(
         events.progress(step, steps, curve[-1])
 
     final = replace(base, weights=mean.result() if mean.count else _frozen(weights))
+    if not all(bool(torch.isfinite(weight).all()) for weight in final.weights.values()):
+        raise InputError(f"the trained weights are not all finite; try a lower lr than {recipe.lr:g}")
     score = measure(final, task, data, events)
     return TrainingResult(final, score, curve, time.perf_counter() - started)
 

@@ -233,7 +233,6 @@ def test_what_is_reported_is_what_transformers_measures(base, examples, tmp_path
     assert found.score.metrics["accuracy"] == pytest.approx(right)
 
 
-@pytest.mark.xfail(reason="known: a recipe's values are not checked", strict=True)
 @pytest.mark.parametrize(
     "value",
     [
@@ -248,7 +247,6 @@ def test_a_recipe_out_of_range_is_refused_by_naming_the_value(base, examples, va
         finetune(base, TASK, examples, examples, replace(RECIPE, **{"epochs": 1, **value}))
 
 
-@pytest.mark.xfail(reason="known: a finetuning that diverged is saved over what was there", strict=True)
 def test_a_finetuning_that_diverges_is_refused(base, examples):
     with pytest.raises(InputError, match="finite"):
         finetune(base, TASK, examples, examples, replace(RECIPE, epochs=1, lr=1e38))

@@ -223,7 +223,6 @@ def test_a_stored_analysis_computes_no_product_again(tiny, examples, tmp_path, m
     assert warnings == []
 
 
-@pytest.mark.xfail(reason="known: a unit that cannot be read ends the analysis", strict=True)
 @pytest.mark.parametrize("value", ["{", "[]", '{"run": 0}'])
 def test_a_unit_that_cannot_be_read_costs_one_warning_and_is_computed_anew(tiny, examples, tmp_path, value):
     warnings: list[str] = []
