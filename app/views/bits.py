@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any
 
 import streamlit as st
+from plotly.graph_objects import Figure
 
 from app import state
 from app.cards import Card, cards
@@ -225,11 +227,9 @@ def _numbers(workspace: Workspace, current: state.Tuning, plan: Plan) -> None:
     outdated = shown is None or shown.plan.digest != plan.digest
     st.html(_cards(workspace, shown, outdated))
     dark = state.dark()
-    figure = kl_heatmap(
-        shown.attention_kl if shown and shown.attention_kl else [],
-        dark=dark,
-        outdated=outdated and shown is not None,
-    )
+    kl = shown.attention_kl if shown and shown.attention_kl else ()
+    stale = outdated and shown is not None
+    figure = _kept("kl", (kl, dark, stale), lambda: kl_heatmap(kl, dark=dark, outdated=stale))
     st.markdown("###### Attention KL from fp32, by layer and head")
     # not selectable: a selectable chart is built anew on every change, this one changes with every batch
     st.plotly_chart(figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl")
@@ -294,14 +294,19 @@ def _scatter(workspace: Workspace, current: state.Tuning, dark: bool) -> None:
     if baseline is None or not points:
         return
     metric = workspace.task.metric
-    figure = size_accuracy_scatter(
-        points,
-        metric_label=metric.capitalize(),
-        baseline_metric=baseline.score.metrics[metric],
-        baseline_size_mb=baseline.size.size_mb,
-        current=current.plan.digest,
-        dark=dark,
-        size_scale="log",
+    value, size, now = baseline.score.metrics[metric], baseline.size.size_mb, current.plan.digest
+    figure = _kept(
+        "scatter",
+        (tuple(points), value, size, now, dark),
+        lambda: size_accuracy_scatter(
+            points,
+            metric_label=metric.capitalize(),
+            baseline_metric=value,
+            baseline_size_mb=size,
+            current=now,
+            dark=dark,
+            size_scale="log",
+        ),
     )
     st.markdown("###### Every plan tried: click one to restore it")
 
@@ -321,6 +326,17 @@ def _scatter(workspace: Workspace, current: state.Tuning, dark: bool) -> None:
     )  # fmt: skip
     if st.session_state.pop("restored", False):
         st.rerun()
+
+
+def _kept(name: str, content: Hashable, draw: Callable[[], Figure]) -> Figure:
+    """The session's figure `name`, drawn anew only when its content changed: plotly takes a tenth of a
+    second for one, and the page looks five times a second while numbers arrive."""
+    known = st.session_state.get(f"figure {name}")
+    if known is None or known[0] != content:
+        known = (content, draw())
+        st.session_state[f"figure {name}"] = known
+    figure: Figure = known[1]
+    return figure
 
 
 def _points(workspace: Workspace, current: state.Tuning) -> list[PlanPoint]:

@@ -235,7 +235,9 @@ def _proposal(workspace: Workspace, sensitivity: Sensitivity, proposal: dict[int
             }
             for position, (layer, _) in enumerate(rank(sensitivity, rule), 1)
         ]
-        st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", height=35 * (min(layers, 12) + 1) + 3)
+        st.dataframe(
+            pd.DataFrame(rows), hide_index=True, width="stretch", height=35 * (min(layers, 12) + 1) + 3
+        )
 
 
 def _plan(workspace: Workspace, bits: dict[int, int]) -> Plan:
