@@ -350,7 +350,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             write_whole(Path(args.out), text)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: {_os_error(error, args.out)}; nothing was changed", file=sys.stderr)

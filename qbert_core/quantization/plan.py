@@ -134,7 +134,7 @@ def parse_plan(document: object, sites: Iterable[Site], source: str) -> Plan:
         entry = given[name]
         if not isinstance(entry, dict) or not _whole(entry.get("bits")) or "groups" not in entry:
             wanted = '{"bits": 1..8 or 32, "groups": 1..}'
-            raise InputError(f"{source}: site {name}: expected {wanted}, found {str(entry)[:80]}")
+            raise InputError(f"{source}: site {name}: expected {wanted}, found {entry!r:.80}")
         try:
             entries.append((name, SitePlan(entry["bits"], entry["groups"])))
         except InputError as error:
@@ -151,7 +151,8 @@ def parse_plan(document: object, sites: Iterable[Site], source: str) -> Plan:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(str(n)[:80] for n in names[:3]) + (", .." if len(names) > 3 else "")
+    shown = ("".join(c if c.isprintable() else "?" for c in str(name)[:80]) for name in names[:3])
+    return ", ".join(shown) + (", .." if len(names) > 3 else "")
 
 
 def _whole(value: object) -> bool:
