@@ -1,0 +1,94 @@
+"""The tables of benchmarks/README.md, made from the JSON: `python -m benchmarks.table [--check]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+README = FOLDER / "README.md"
+PART = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def render(document: dict[str, Any]) -> str:
+    """One result as Markdown: goals, tables, and where and how it was measured."""
+    lines: list[str] = []
+    for goal in document["goals"]:
+        verdict = "met" if goal["met"] else "**missed**"
+        lines.append(f"- {goal['what']}: {_cell(goal['value'])}; goal at most {goal['limit']:g}: {verdict}.")
+    for table in document["tables"]:
+        lines += [
+            "",
+            f"**{table['title']}**",
+            "",
+            _row(table["columns"]),
+            _row(["---"] * len(table["columns"])),
+        ]
+        lines += [_row([_cell(cell) for cell in row]) for row in table["rows"]]
+    machine, others = document["machine"], document["cores_taken_by_others"]
+    lines += [
+        "",
+        f"`{document['command']}` on {document['date'][:10]}, {document['minutes']:g} min: {machine['cpu']}, "
+        f"{machine['cores']} cores, torch {machine['torch']} with {machine['torch_threads']} threads. "
+        f"Load average before {document['load_average']['before'][0]:g}; other processes took "
+        f"{others['median']:.2f} cores (median of the samples; worst {others['max']:.2f}), "
+        f"{document['repeated_because_disturbed']} disturbed samples were repeated.",
+    ]
+    return "\n".join(lines).strip() + "\n"
+
+
+def fill(text: str) -> str:
+    """README with every part between its marks made anew from results/NAME.json."""
+
+    def part(match: re.Match[str]) -> str:
+        path = FOLDER / "results" / f"{match[2]}.json"
+        if not path.is_file():
+            return f"{match[1]}Not measured yet.\n{match[3]}"
+        return match[1] + render(json.loads(path.read_text(encoding="utf-8"))) + match[3]
+
+    return PART.sub(part, text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="say whether README and JSON agree; change nothing"
+    )
+    check = parser.parse_args().check
+    text = README.read_text(encoding="utf-8")
+    filled = fill(text)
+    if check:
+        print(
+            "README.md and results/*.json",
+            "agree" if text == filled else "differ: run python -m benchmarks.table",
+        )
+        return int(text != filled)
+    README.write_text(filled, encoding="utf-8")
+    return 0
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(cell: str | float | dict[str, float]) -> str:
+    """A text, a number, or a spread as `median (min to max)`."""
+    if isinstance(cell, dict):
+        return f"{_number(cell['median'])} ({_number(cell['min'])} to {_number(cell['max'])})"
+    return cell if isinstance(cell, str) else _number(cell)
+
+
+def _number(value: float) -> str:
+    """Three digits that count, no exponent."""
+    if isinstance(value, int) or value == 0:
+        return f"{value:,}"
+    digits = max(0, 2 - int(f"{value:e}".partition("e")[2]))
+    return f"{value:.{digits}f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
