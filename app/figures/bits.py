@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from .blocks import table_name
 from .frame import empty_figure, frame, safe
 from .layers import LEFT, RIGHT, layer_axis, pixels_per_layer
 from .palette import SMALL_SIZE, TEXT_SIZE, Palette, colours_for, ink_on, layer_label
@@ -82,14 +83,14 @@ def _table_cells(sites: Sequence[SiteBits], layers: int) -> Iterable[_Cell]:
     pitch = layers / max(len(tables), 1)
     gap = 1 - _CELL
     for index, site in enumerate(tables):
-        name = site.name.rsplit(".", 1)[-1].removesuffix("_embeddings").replace("_", " ")
+        name = table_name(site.name)
         yield _Cell(
             left=-0.5 + index * pitch + gap / 2,
             width=pitch - gap,
             row=_ROWS["embedding"][0],
             bits=site.bits,
-            text=f"{safe(name)} · {_bits(site.bits)}",
-            title=f"Embedding: {safe(name)}",
+            text=f"{name} · {_bits(site.bits)}",
+            title=f"Embedding: {name}",
             detail=_detail([site]),
         )
 

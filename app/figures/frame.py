@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -54,7 +54,8 @@ def empty_figure(message: str, *, dark: bool, height: int) -> go.Figure:
 
 
 def chart_config(filename: str) -> dict[str, Any]:
-    """Plotly's `config`: no logo, a mode bar with only the camera, which saves an SVG called `filename`."""
+    """Plotly's `config`: no logo, a mode bar with the camera that saves an SVG called `filename`,
+    and on a surface the house that turns it back."""
     return {
         "displaylogo": False,
         "showSendToCloud": False,
@@ -68,10 +69,37 @@ def chart_config(filename: str) -> dict[str, Any]:
             "zoomOut2d",
             "autoScale2d",
             "resetScale2d",
+            "zoom3d",
+            "pan3d",
+            "orbitRotation",
+            "tableRotation",
+            "resetCameraLastSave3d",
+            "hoverClosest3d",
         ],
         "toImageButtonOptions": {"format": "svg", "filename": filename},
         "scrollZoom": False,
         "responsive": True,
+    }
+
+
+def colour_scale(colours: Sequence[str]) -> list[list[Any]]:
+    """Plotly's `colorscale` of colours in equal steps."""
+    return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
+
+
+def colour_bar(title: str, colours: Palette, **settings: Any) -> dict[str, Any]:
+    """Plotly's `colorbar`: as tall as the plot, its title along it; needs a right margin of about 100 pixels."""
+    return {
+        "title": {"text": title, "side": "right", "font": {"size": TEXT_SIZE, "color": colours.muted}},
+        "tickfont": {"size": TICK_SIZE, "color": colours.muted},
+        "thickness": 12,
+        "outlinewidth": 0,
+        "x": 1,
+        "xpad": 14,
+        "y": 0.5,
+        "len": 1,
+        "ypad": 0,
+        **settings,
     }
 
 

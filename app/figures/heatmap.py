@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from .frame import empty_figure, frame
-from .palette import MISSING, SMALL_SIZE, TEXT_SIZE, TICK_SIZE, Palette, colours_for, fmt_kl, layer_label
+from .frame import colour_bar, colour_scale, empty_figure, frame
+from .palette import MISSING, SMALL_SIZE, TEXT_SIZE, Palette, colours_for, fmt_kl, layer_label
 
 KL_FLOOR = 1e-4
 """Nats; everything below has the lowest colour."""
@@ -91,28 +91,17 @@ def _cells(values: list[list[float | None]], colours: Palette, outdated: bool) -
         z=[[None if v is None else math.log10(max(v, KL_FLOOR)) for v in row] for row in values],
         zmin=low,
         zmax=high,
-        colorscale=[[i / (len(colours.kl) - 1), colour] for i, colour in enumerate(colours.kl)],
+        colorscale=colour_scale(colours.kl),
         opacity=0.5 if outdated else 1,
         xgap=2,
         ygap=2,
         hoverinfo="skip",
-        colorbar={
-            "title": {
-                "text": "KL divergence (nats)",
-                "side": "right",
-                "font": {"size": TEXT_SIZE, "color": colours.muted},
-            },
-            "tickvals": [math.log10(tick) for tick in _TICKS],
-            "ticktext": list(_TICKS.values()),
-            "tickfont": {"size": TICK_SIZE, "color": colours.muted},
-            "thickness": 12,
-            "outlinewidth": 0,
-            "x": 1,
-            "xpad": 14,
-            "y": 0.5,
-            "len": 1,
-            "ypad": 0,
-        },
+        colorbar=colour_bar(
+            "KL divergence (nats)",
+            colours,
+            tickvals=[math.log10(tick) for tick in _TICKS],
+            ticktext=list(_TICKS.values()),
+        ),
     )
 
 

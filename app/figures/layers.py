@@ -31,13 +31,16 @@ def slots(layers: Sequence[int]) -> list[tuple[float, float]]:
     return places
 
 
-def layer_axis(layers: int) -> dict[str, Any]:
-    """Axis settings for layers 0 .. layers - 1, labelled L1 .. from left to right."""
+def layer_axis(layers: int, *, embedding: bool = False) -> dict[str, Any]:
+    """Axis settings for layers 0 .. layers - 1, labelled L1 .. from left to right.
+
+    With `embedding` there is a slot for the embedding tables, layer -1, left of L1.
+    """
     step = 1 if layers <= _EVERY_LABEL else 2
-    labelled = range(0, layers, step)
+    labelled = [*([-1] if embedding else []), *range(0, layers, step)]
     return {
-        "range": [-0.5, layers - 0.5],
-        "tickvals": list(labelled),
+        "range": [-1.5 if embedding else -0.5, layers - 0.5],
+        "tickvals": labelled,
         "ticktext": [layer_label(layer) for layer in labelled],
         "ticklabelstandoff": 4,
         "showgrid": False,
@@ -46,6 +49,6 @@ def layer_axis(layers: int) -> dict[str, Any]:
     }
 
 
-def pixels_per_layer(layers: int) -> float:
-    """Width of a layer in the narrowest column the figures are made for (640 pixels)."""
-    return (640 - LEFT - RIGHT) / layers
+def pixels_per_layer(slots: int) -> float:
+    """Width of a slot of the layer axis in the narrowest column the figures are made for (640 pixels)."""
+    return (640 - LEFT - RIGHT) / slots

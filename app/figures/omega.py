@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from .blocks import HEIGHT, BlockSensitivity, known, layer_count, samples, sheet, title
+from .blocks import HEIGHT, BlockSensitivity, has_embedding, known, layer_count, samples, sheet, title
 from .frame import empty_figure, nice_limit, safe
 from .layers import pixels_per_layer, slots
 from .palette import SMALL_SIZE, Palette, colours_for, fmt_omega
@@ -37,18 +37,21 @@ def omega_bars(
     dark: bool,
     high: AbstractSet[str] | None = None,
     layers: int | None = None,
+    embedding: bool = False,
 ) -> go.Figure:
     """Omega = |mean| + standard deviation of each block, stacked, in layer order, with its rank on top.
 
     Args:
         high: names of the blocks that the ranking would give more bits: hatched and outlined.
         layers: how many the model has, so that a layer has its place before its block is there.
+        embedding: keep a slot for embedding tables before the first of them is there.
     """
     bars = _ranked(blocks, high or frozenset())
     if not bars:
         return empty_figure(_NOTHING_YET, dark=dark, height=HEIGHT)
     colours = colours_for(dark)
-    figure = sheet("omega-bars", blocks, layers=layers, dark=dark, alt=_describe(bars))
+    embedding = embedding or has_embedding(blocks)
+    figure = sheet("omega-bars", blocks, layers=layers, embedding=embedding, dark=dark, alt=_describe(bars))
     for name, heights, colour in (
         ("|mean|", [bar.mean for bar in bars], colours.hand),
         ("std", [bar.std for bar in bars], colours.spread),
@@ -57,7 +60,8 @@ def omega_bars(
         figure.add_trace(_key(name, {"color": colour}))
     if any(bar.high for bar in bars):
         figure.add_trace(_key("more bits proposed", {"color": colours.hand, **_hatch([True], colours)}))
-    figure.add_trace(_rank_numbers(bars, pixels_per_layer(layer_count(blocks, layers)), colours))
+    slot_pixels = pixels_per_layer(layer_count(blocks, layers) + embedding)
+    figure.add_trace(_rank_numbers(bars, slot_pixels, colours))
     figure.update_layout(barmode="stack", legend_traceorder="normal")
     top = nice_limit(1.06 * bar.omega for bar in bars)  # room for the rank above the tallest bar
     figure.update_yaxes(title_text="Ω = |mean λ| + std λ", range=[0, top])

@@ -2,13 +2,14 @@
 
 Meaning of colour, the same everywhere:
 
-* warm scale (sand to plum): attention KL, i.e. damage. More ink against the background = more damage.
+* warm scale (sand to plum): damage, as attention KL or as loss. More ink against the background = more.
 * cool scale (ice to navy): bits of a weight. More ink = more memory; fp32 is the neutral extreme.
+* two-sided scale (orange, page, blue): which of two is ahead; the page's own grey = undecided.
 * categorical colours follow Okabe and Ito, darkened on white and lightened on black until every mark has
   a contrast of at least 3 against the page.
 
-Both scales have equal steps in OKLab and a strictly monotone lightness, so they survive colour blindness
-and a grey print.
+All scales have equal steps in OKLab and, on each side, a strictly monotone lightness, so they survive colour
+blindness; the first two also a grey print.
 """
 
 import math
@@ -59,6 +60,7 @@ class Palette:
     hand: str
     spread: str  # the standard deviation on top of |mean|
     kl: tuple[str, ...]  # sequential, low to high
+    order: tuple[str, ...]  # two-sided, 0 to 1; the middle one is 0.5
     bits: tuple[str, ...]  # ordinal, in the order of BIT_WIDTHS
 
     def kind(self, kind: str) -> str:
@@ -91,6 +93,10 @@ LIGHT = Palette(
         "#F7F4DF", "#EBDBB1", "#E4BF83", "#E4A058", "#DE8040", "#D3603A",
         "#BC4744", "#A0334B", "#7F274E", "#5E1E48", "#3F163C",
     ),
+    order=(
+        "#A64300", "#B86842", "#C98B6F", "#D8AD9B", "#E5D0C7", "#F1F3F5",
+        "#C6D6EA", "#9CBADD", "#739ED0", "#4981C3", "#1564B4",
+    ),
     bits=(
         "#DDF4F1", "#B4DFDE", "#8CCACF", "#68B2C3", "#4999B8", "#3180AC", "#20669F", "#1B4B90", "#232B33",
     ),
@@ -113,6 +119,10 @@ DARK = Palette(
     kl=(
         "#2E2131", "#4E2745", "#712C4F", "#943451", "#B4424E", "#D15646",
         "#E3733E", "#EF9240", "#F6B355", "#FBD379", "#FFF0A6",
+    ),
+    order=(
+        "#F2A03D", "#C78A45", "#9E7448", "#765E47", "#504943", "#2B343D",
+        "#394D5F", "#466883", "#5485A9", "#61A2D1", "#6FC0FA",
     ),
     bits=(
         "#283854", "#2E4F73", "#306991", "#3285A9", "#3DA1BB", "#57BCCA", "#83D5D5", "#B2ECE3", "#F4F6F8",
@@ -153,8 +163,8 @@ def _luminance(colour: str) -> float:
 
 
 def layer_label(layer: int) -> str:
-    """The name people see for a 0-based layer index: 0 -> "L1"."""
-    return f"L{layer + 1}"
+    """The name people see for a 0-based layer index: 0 -> "L1"; -1, the embedding, -> "Emb"."""
+    return "Emb" if layer < 0 else f"L{layer + 1}"
 
 
 def fmt_mb(megabytes: float | None) -> str:
@@ -198,6 +208,22 @@ def fmt_lambda(value: float | None) -> str:
 def fmt_omega(value: float | None) -> str:
     """A sensitivity, 3 significant digits, no sign: 30.1234 -> "30.1"."""
     return _significant(value) if _present(value) else MISSING
+
+
+def fmt_loss(value: float | None) -> str:
+    """A loss in nats, 3 significant digits: 0.21234 -> "0.212"."""
+    return _significant(value) if _present(value) else MISSING
+
+
+def fmt_probability(value: float | None) -> str:
+    """A probability in whole percent that is never rounded to certainty: 0.9987 -> "> 99 %", 1 -> "100 %"."""
+    if not _present(value):
+        return MISSING
+    if 0.995 <= value < 1:
+        return f">{_NBSP}99{_NBSP}%"
+    if 0 < value < 0.005:
+        return f"<{_NBSP}1{_NBSP}%"
+    return fmt_percent(value, 0)
 
 
 def fmt_ratio(value: float | None) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from .blocks import HEIGHT, BlockSensitivity, Sample, samples, sheet, title
+from .blocks import HEIGHT, BlockSensitivity, Sample, has_embedding, samples, sheet, title
 from .frame import empty_figure, nice_limit, safe
 from .layers import slots
 from .palette import Palette, colours_for, fmt_lambda, fmt_percent, with_alpha
@@ -15,6 +15,7 @@ RESIDUAL_LIMIT = 0.05
 
 _BOX_FROM = 5  # samples; the quartiles of fewer say nothing
 _CROWDED = 48  # blocks; more get smaller points
+_SYMBOLS = {"ffn": "diamond", "embedding": "square"}
 _GOLDEN = 0.6180339887498949
 _NOTHING_YET = "No sensitivity yet. Press Start: the eigenvalues of every layer appear here, run by run."
 
@@ -22,7 +23,9 @@ Place = tuple[float, float]
 """Centre and width of a block on the layer axis."""
 
 
-def lambda_samples(blocks: Sequence[BlockSensitivity], *, dark: bool, layers: int | None = None) -> go.Figure:
+def lambda_samples(
+    blocks: Sequence[BlockSensitivity], *, dark: bool, layers: int | None = None, embedding: bool = False
+) -> go.Figure:
     """Top Hessian eigenvalue of each block in each run, signed: all points, and a box from five runs on.
 
     The scale is linear with a zero line. A symmetric logarithm would spread the small layers, but it would
@@ -36,6 +39,7 @@ def lambda_samples(blocks: Sequence[BlockSensitivity], *, dark: bool, layers: in
     Args:
         layers: how many the model has, so that a layer has its place before its block is there; by default
             as many as the blocks need.
+        embedding: keep a slot for embedding tables before the first of them is there.
     """
     by_block = [samples(block) for block in blocks]
     values = [sample.value for found in by_block for sample in found]
@@ -43,7 +47,14 @@ def lambda_samples(blocks: Sequence[BlockSensitivity], *, dark: bool, layers: in
         return empty_figure(_NOTHING_YET, dark=dark, height=HEIGHT)
     colours = colours_for(dark)
     places = slots([block["layer"] for block in blocks])
-    figure = sheet("lambda-samples", blocks, layers=layers, dark=dark, alt=_describe(by_block))
+    figure = sheet(
+        "lambda-samples",
+        blocks,
+        layers=layers,
+        embedding=embedding or has_embedding(blocks),
+        dark=dark,
+        alt=_describe(by_block),
+    )
 
     drawn = list(zip(blocks, by_block, places, strict=True))
     for block, found, place in drawn:
@@ -57,7 +68,7 @@ def lambda_samples(blocks: Sequence[BlockSensitivity], *, dark: bool, layers: in
             if block["kind"] == kind
         ]
         marker = {
-            "symbol": "diamond" if kind == "ffn" else "circle",
+            "symbol": _SYMBOLS.get(kind, "circle"),
             "size": 4 if len(blocks) > _CROWDED else 6,
             "color": colours.kind(kind),
             "line": {"width": 0.6, "color": colours.background},

@@ -19,9 +19,14 @@ def check_figure(figure: go.Figure) -> dict[str, Any]:
     assert layout["uirevision"]
     assert layout["meta"]["alt"].endswith("."), "a sentence for screen readers"
     assert layout["margin"]["autoexpand"] is False, "margins do not depend on labels"
-    for axis in ("xaxis", "yaxis"):
-        assert len(layout[axis]["range"]) == 2, "the axes do not scale themselves"
-        assert layout[axis]["fixedrange"] is True
+    if "scene" in layout:
+        for axis in ("xaxis", "yaxis", "zaxis"):
+            assert len(layout["scene"][axis]["range"]) == 2, "the axes do not scale themselves"
+        assert layout["scene"]["aspectmode"] == "manual", "nor does their proportion"
+    else:
+        for axis in ("xaxis", "yaxis"):
+            assert len(layout[axis]["range"]) == 2, "the axes do not scale themselves"
+            assert layout[axis]["fixedrange"] is True
     for sheet in ("paper_bgcolor", "plot_bgcolor"):
         assert layout["template"]["layout"][sheet] == "rgba(0,0,0,0)"
     return spec

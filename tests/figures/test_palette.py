@@ -91,6 +91,27 @@ def test_more_is_further_from_the_page(theme: Palette, scale: str, deficiency: s
 
 
 @THEMES
+@SIGHT
+def test_the_two_sides_of_an_order_are_told_apart_and_leave_the_middle_evenly(
+    theme: Palette, deficiency: str | None
+) -> None:
+    middle = len(theme.order) // 2
+    steps = [difference(a, b, deficiency) for a, b in pairwise(theme.order)]
+    assert max(steps) < (1.35 if deficiency else 1.12) * min(steps)
+    lightness = [oklab(colour, deficiency)[0] for colour in theme.order]
+    assert all(np.diff(np.abs(np.array(lightness) - lightness[middle])[middle:]) > 0.02)
+    assert all(np.diff(np.abs(np.array(lightness) - lightness[middle])[: middle + 1]) < -0.02)
+    for below, above in zip(theme.order[:middle], theme.order[:middle:-1], strict=True):
+        assert difference(below, above, deficiency) > 0.04
+
+
+@THEMES
+def test_neither_side_of_an_order_looks_stronger(theme: Palette) -> None:
+    middle = theme.order[len(theme.order) // 2]
+    assert difference(theme.order[0], middle) == pytest.approx(difference(theme.order[-1], middle), rel=0.04)
+
+
+@THEMES
 def test_every_bit_width_has_a_colour_of_its_own(theme: Palette) -> None:
     assert len({theme.bit(bits) for bits in BIT_WIDTHS}) == len(BIT_WIDTHS)
     with pytest.raises(ValueError, match="got 9"):
@@ -145,7 +166,15 @@ def test_the_accent_of_widgets_reads_on_them_and_on_the_page(name: str) -> None:
         (look.fmt_omega(30.1234), "30.1"),
         (look.fmt_ratio(7.8123), "7.8\N{MULTIPLICATION SIGN}"),
         (look.fmt_count(67349), "67,349"),
+        (look.fmt_loss(0.21234), "0.212"),
+        (look.fmt_loss(0), "0"),
+        (look.fmt_probability(0.873), "87\xa0%"),
+        (look.fmt_probability(1.0), "100\xa0%"),
+        (look.fmt_probability(0.9987), ">\xa099\xa0%"),
+        (look.fmt_probability(0.0013), "<\xa01\xa0%"),
+        (look.fmt_probability(0.0), "0\xa0%"),
         (look.layer_label(0), "L1"),
+        (look.layer_label(-1), "Emb"),
     ],
 )
 def test_numbers_are_written(written: str, expected: str) -> None:
@@ -161,6 +190,8 @@ def test_a_missing_number_is_a_dash(missing: float | None) -> None:
         look.fmt_kl,
         look.fmt_lambda,
         look.fmt_omega,
+        look.fmt_loss,
+        look.fmt_probability,
     ]
     assert {write(missing) for write in [*formats, look.fmt_ratio]} == {look.MISSING}
     assert look.fmt_interval(0.1, missing) == look.fmt_interval(missing, 0.1) == look.MISSING

@@ -64,6 +64,41 @@ def test_any_cut_of_any_model_can_be_drawn(dark: bool, layers: int, cut: str, ru
     assert sum(t.type == "box" for t in points.data) == (len(blocks) if runs >= 5 else 0)
 
 
+TABLES = ("word", "position", "token_type")
+
+
+def with_tables(blocks: list[BlockSensitivity], runs: int) -> list[BlockSensitivity]:
+    tables = [block(-1, "embedding", [float(run) for run in range(runs)]) for _ in TABLES]
+    for found, table in zip(tables, TABLES, strict=True):
+        found["name"] = f"bert.embeddings.{table}_embeddings"
+    return [*tables, *blocks]
+
+
+@pytest.mark.parametrize("layers", [1, 6, 24])
+def test_embedding_tables_have_a_slot_of_their_own_left_of_the_first_layer(layers: int) -> None:
+    blocks = with_tables(model(layers, "site", 3), 3)
+    points, bars = lambda_samples(blocks, dark=False), omega_bars(blocks, dark=False)
+    for figure in (points, bars):
+        check_figure(figure)
+        assert figure.layout.xaxis.range == (-1.5, layers - 0.5)
+        assert list(figure.layout.xaxis.ticktext)[:2] == ["Emb", "L1"]
+    tables = trace(points, "embedding")
+    assert all(-1.5 < x < -0.5 for x in tables.x)
+    assert [row[0] for row in tables.customdata[::3]] == ["Emb word", "Emb position", "Emb token type"]
+    own = trace(points, "attention")
+    assert (tables.marker.symbol, tables.marker.color) != (own.marker.symbol, own.marker.color)
+
+
+def test_the_slot_is_there_before_the_first_table_and_only_when_wanted() -> None:
+    blocks = model(6, "site", 2)
+    for draw in (lambda_samples, omega_bars):
+        assert draw(blocks, dark=False).layout.xaxis.range == (-0.5, 5.5)
+        early = draw(blocks, dark=False, embedding=True)
+        late = draw(with_tables(blocks, 2), dark=False, embedding=True)
+        assert early.layout.xaxis.range == late.layout.xaxis.range == (-1.5, 5.5)
+        assert early.layout.xaxis.tickvals == late.layout.xaxis.tickvals
+
+
 NUMBER = st.one_of(st.none(), st.just(math.nan), st.just(0.0), st.floats(-1e6, 1e6))
 
 

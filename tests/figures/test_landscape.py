@@ -1,0 +1,198 @@
+"""The loss around the weights: measured points only, fixed axes, and a plan shown where it really is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.figures import Landscape, alt_text, landscape_contour, landscape_surface
+from app.figures.landscape import known_grid, loss_limit
+from app.figures.palette import colours_for
+from tests.figures.checks import check_figure, is_empty, trace
+
+DARK = pytest.mark.parametrize("dark", [False, True])
+BOTH = pytest.mark.parametrize("draw", [landscape_surface, landscape_contour])
+
+
+def bowl(x: float, y: float) -> float:
+    return 0.2 + 0.5 * (3 * x * x + y * y) - 0.1 * x
+
+
+def landscape(
+    steps: int = 9,
+    known: Callable[[int, int], bool] = lambda i, j: True,
+    plan: tuple[float, float] | None = (0.4, -0.3),
+    **other: Any,
+) -> Landscape:
+    """A quadratic bowl on [-1, 1]^2; `known(row, column)` says which points are there."""
+    places = np.linspace(-1, 1, steps).tolist()
+    loss = [[bowl(x, y) if known(i, j) else None for j, x in enumerate(places)] for i, y in enumerate(places)]
+    quantized = plan and {
+        "plan": "qbert-2",
+        "x": plan[0],
+        "y": plan[1],
+        "loss": 0.9,
+        "loss_at_projection": bowl(*plan),
+        "distance": 3.0,
+        "explained": 0.02,
+    }
+    made = {
+        "layer": 2,
+        "x": places,
+        "y": places,
+        "loss": loss,
+        "loss_at_zero": bowl(0, 0),
+        "eigenvalues": [3.0, 1.0],
+        "normalise": "none",
+        "quantized": quantized,
+    }
+    return {**made, **other}  # type: ignore[typeddict-item]
+
+
+def axes(figure: Any) -> list[Any]:
+    layout = figure.layout
+    if figure.data[0].type == "surface":
+        return [layout.height, *(layout.scene[axis].range for axis in ("xaxis", "yaxis", "zaxis"))]
+    return [layout.height, layout.xaxis.range, layout.yaxis.range, figure.data[0].zmin, figure.data[0].zmax]
+
+
+@DARK
+@BOTH
+@pytest.mark.parametrize("steps", [2, 3, 21, 41])
+@pytest.mark.parametrize("plan", [None, (0.4, -0.3), (7.0, 0.1)])
+def test_any_grid_can_be_drawn(draw: Any, dark: bool, steps: int, plan: tuple[float, float] | None) -> None:
+    figure = draw(landscape(steps, plan=plan), dark=dark)
+    check_figure(figure)
+    area = figure.data[0]
+    assert np.shape(area.z) == (steps, steps)
+    assert [colour for _, colour in area.colorscale] == list(colours_for(dark).kl)
+    low, high = axes(figure)[1]
+    assert low < -1 < 1 < high
+    if plan:
+        assert low < plan[0] < high, "a plan beyond the grid is in sight"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(2, 7), st.integers(2, 7))
+def test_the_grid_drawn_has_no_holes_and_only_measured_points(data: Any, rows: int, columns: int) -> None:
+    cells = data.draw(st.lists(st.booleans(), min_size=rows * columns, max_size=rows * columns))
+    x, y = [float(j) for j in range(columns)], [float(i) for i in range(rows)]
+    loss = [[10.0 * i + j if cells[i * columns + j] else None for j in range(columns)] for i in range(rows)]
+    grid = known_grid(landscape(x=x, y=y, loss=loss))
+    assert np.shape(grid.loss)[:1] == (len(grid.y),)
+    for i, row in zip(grid.y, grid.loss, strict=True):
+        assert row == [10.0 * i + j for j in grid.x], "each at its own place"
+    if all(cells):
+        assert (grid.x, grid.y) == (x, y)
+    if any(cells):
+        assert grid.x, "never less than one point where there is one"
+        assert grid.y
+
+
+@pytest.mark.parametrize("stride", [2, 4, 10])
+@pytest.mark.parametrize("extra", [0, 1, 5])
+def test_points_from_coarse_to_fine_show_the_finest_complete_grid(stride: int, extra: int) -> None:
+    """Every `stride`th point, and the first few of the next finer pass."""
+    coarse = range(0, 21, stride)
+    finer = {(i, j) for i in range(0, 21, stride // 2) for j in range(0, 21, stride // 2)}
+    begun = set(sorted(finer - {(i, j) for i in coarse for j in coarse})[:extra])
+    partial = landscape(21, lambda i, j: (i in coarse and j in coarse) or (i, j) in begun)
+    grid = known_grid(partial)
+    assert grid.x == [partial["x"][j] for j in coarse]
+    assert grid.y == [partial["y"][i] for i in coarse]
+    dots = landscape_contour(partial, dark=False).data[1]
+    assert len(dots.x) == extra, "what is measured already but not drawn is a dot"
+
+
+def test_rows_that_arrive_one_by_one_are_drawn_one_by_one() -> None:
+    grid = known_grid(landscape(9, lambda i, j: i < 4 or (i == 4 and j < 3)))
+    assert np.shape(grid.loss) == (4, 9)
+
+
+@BOTH
+def test_axes_and_colours_stay_while_points_arrive(draw: Any) -> None:
+    early = landscape(21, lambda i, j: i % 4 == j % 4 == 0)
+    assert axes(draw(early, dark=False)) == axes(draw(landscape(21), dark=False))
+
+
+@BOTH
+def test_the_loss_starts_at_zero_and_holds_the_plan(draw: Any) -> None:
+    high = landscape()
+    assert high["quantized"]
+    high["quantized"]["loss"] = 40.0
+    figure = draw(high, dark=False)
+    bottom, top = axes(figure)[-1] if figure.data[0].type == "surface" else axes(figure)[-2:]
+    assert bottom == 0
+    assert top == loss_limit(high) >= 40
+
+
+def test_a_plan_is_a_point_on_the_surface_and_one_at_its_measured_loss() -> None:
+    figure = landscape_surface(landscape(), dark=False)
+    lift = 0.02 * loss_limit(landscape())
+    on, over = trace(figure, "plan, projected onto the plane"), trace(figure, "plan, as measured")
+    assert (on.x, on.y) == (over.x, over.y) == ((0.4,), (-0.3,))
+    assert bowl(0.4, -0.3) <= on.z[0] <= bowl(0.4, -0.3) + lift
+    assert 0.9 <= over.z[0] <= 0.9 + lift
+    line = next(t for t in figure.data if t.type == "scatter3d" and t.mode == "lines")
+    assert (line.x, line.y, line.z) == ((0.4, 0.4), (-0.3, -0.3), (bowl(0.4, -0.3), 0.9))
+    trained = trace(figure, "fp32")
+    assert (trained.x, trained.y) == ((0,), (0,))
+    assert len({on.marker.symbol, over.marker.symbol, trained.marker.symbol}) == 3, "not by colour alone"
+
+
+def test_the_map_says_both_losses_of_a_plan_and_keeps_circles_round() -> None:
+    figure = landscape_contour(landscape(), dark=False)
+    text = trace(figure, "plan, projected onto the plane").hovertemplate
+    assert "loss here 0.445" in text
+    assert "as measured 0.900" in text
+    assert figure.layout.yaxis.scaleanchor == "x"
+    assert figure.layout.yaxis.scaleratio == 1
+
+
+@BOTH
+def test_a_plan_whose_loss_is_not_known_yet_hides_nothing(draw: Any) -> None:
+    early = landscape()
+    assert early["quantized"]
+    early["quantized"]["loss"] = early["quantized"]["loss_at_projection"] = None
+    early["loss_at_zero"] = None
+    figure = draw(early, dark=False)
+    check_figure(figure)
+    assert "\N{EN DASH}" in alt_text(figure)
+
+
+@BOTH
+def test_the_axes_name_direction_eigenvalue_and_scale(draw: Any) -> None:
+    for normalise, words in (("none", "(λ = +3.00)"), ("filter", "(λ = +3.00, filter-normalised)")):
+        figure = draw(landscape(normalise=normalise), dark=False)
+        layout = figure.layout.scene if figure.data[0].type == "surface" else figure.layout
+        assert layout.xaxis.title.text == f"Step along v₁ {words}"
+
+
+def test_it_is_said_in_words() -> None:
+    text = alt_text(landscape_surface(landscape(), dark=False))
+    assert text.startswith("Loss of layer 3 on 9 by 9 points")
+    assert "after quantization 0.900, 0.445 where that falls on the plane" in text
+
+
+@DARK
+@BOTH
+@pytest.mark.parametrize(
+    "nothing", [None, landscape(9, lambda i, j: False), landscape(9, lambda i, j: i == j == 0)]
+)
+def test_before_there_is_an_area_it_says_what_to_do(draw: Any, dark: bool, nothing: Landscape | None) -> None:
+    figure = draw(nothing, dark=dark)
+    check_figure(figure)
+    assert is_empty(figure)
+    assert figure.layout.height == draw(landscape(), dark=dark).layout.height
+
+
+def test_a_loss_that_is_no_number_is_a_hole() -> None:
+    broken = landscape(3)
+    broken["loss"] = [[0.1, 0.2, math.nan], [0.3, 0.4, math.inf], [0.5, 0.6, None]]
+    assert np.shape(known_grid(broken).loss) == (3, 2)
