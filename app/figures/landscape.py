@@ -59,24 +59,14 @@ class Grid(NamedTuple):
 
 
 def known_grid(landscape: Landscape) -> Grid:
-    """The rows and columns of which every crossing is known: all of them once everything is.
+    """The rows that reach from end to end, at the columns known in all of them.
 
-    While points arrive from coarse to fine this is the finest grid that is complete. Nothing is
-    interpolated: what is drawn has been measured. Greedy: the row or column with the largest share of holes
-    is left out until none has any.
+    Everything once everything is known. While points arrive from coarse to fine it is at least the finest
+    grid that is complete, and it only grows. Nothing is interpolated: what is drawn has been measured.
     """
     loss = landscape["loss"]
-    rows, columns = list(range(len(landscape["y"]))), list(range(len(landscape["x"])))
-    while rows and columns:
-        by_row = {i: sum(not known(loss[i][j]) for j in columns) / len(columns) for i in rows}
-        by_column = {j: sum(not known(loss[i][j]) for i in rows) / len(rows) for j in columns}
-        row, column = max(rows, key=by_row.__getitem__), max(columns, key=by_column.__getitem__)
-        if not by_row[row] and not by_column[column]:
-            break
-        if by_row[row] >= by_column[column]:
-            rows.remove(row)
-        else:
-            columns.remove(column)
+    rows = [i for i, row in enumerate(loss) if known(row[0]) and known(row[-1])]
+    columns = [j for j in range(len(landscape["x"])) if rows and all(known(loss[i][j]) for i in rows)]
     return Grid(
         [landscape["x"][j] for j in columns],
         [landscape["y"][i] for i in rows],

@@ -90,9 +90,30 @@ def test_the_grid_drawn_has_no_holes_and_only_measured_points(data: Any, rows: i
         assert row == [10.0 * i + j for j in grid.x], "each at its own place"
     if all(cells):
         assert (grid.x, grid.y) == (x, y)
-    if any(cells):
-        assert grid.x, "never less than one point where there is one"
-        assert grid.y
+
+
+@pytest.mark.parametrize("steps", [3, 11, 21])
+def test_the_grid_drawn_only_grows_while_finer_and_finer_grids_fill(steps: int) -> None:
+    """In the order of the engine: grid k has the indices round(i (steps - 1) / 2^k), row by row."""
+    levels = [[round(i * (steps - 1) / 2**k) for i in range(2**k + 1)] for k in range(6)]
+    order = dict.fromkeys(
+        (i, j) for level in levels for i in dict.fromkeys(level) for j in dict.fromkeys(level)
+    )
+    partial = landscape(steps, lambda i, j: False)
+    drawn: tuple[set[float], set[float]] = (set(), set())
+    points = set()
+    for row, column in order:
+        partial["loss"][row][column] = 1.0  # type: ignore[index]
+        points.add((row, column))
+        grid = known_grid(partial)
+        assert drawn[0] <= set(grid.x)
+        assert drawn[1] <= set(grid.y)
+        drawn = (set(grid.x), set(grid.y))
+        for level in levels:
+            if {(i, j) for i in level for j in level} <= points:
+                assert {partial["x"][j] for j in level} <= drawn[0]
+                assert {partial["y"][i] for i in level} <= drawn[1]
+    assert len(grid.x) == len(grid.y) == steps
 
 
 @pytest.mark.parametrize("stride", [2, 4, 10])
@@ -194,5 +215,7 @@ def test_before_there_is_an_area_it_says_what_to_do(draw: Any, dark: bool, nothi
 
 def test_a_loss_that_is_no_number_is_a_hole() -> None:
     broken = landscape(3)
-    broken["loss"] = [[0.1, 0.2, math.nan], [0.3, 0.4, math.inf], [0.5, 0.6, None]]
-    assert np.shape(known_grid(broken).loss) == (3, 2)
+    broken["loss"] = [[0.1, 0.2, math.nan], [0.3, math.inf, 0.4], [0.5, 0.6, 0.7]]
+    grid = known_grid(broken)
+    assert grid.loss == [[0.3, 0.4], [0.5, 0.7]]
+    assert (grid.y, grid.x) == ([0, 1], [-1, 1])
