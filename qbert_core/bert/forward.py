@@ -75,29 +75,32 @@ def encoder_layer(
     *,
     linear: LinearMap | None = None,
     training: bool = False,
+    queries: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Encoder layer `index` (0-based): (B, T, hidden), and its scores (B, heads, T, T).
 
     The scores are masked and scaled, before the softmax: the attention distribution of query i is
-    `softmax(scores[b, h, i])`.
+    `softmax(scores[b, h, i])`. With `queries` only the first so many positions are computed, from
+    the keys and values of all: (B, queries, hidden) and (B, heads, queries, T).
     """
     linear = linear or partial(dense, weights)
-    batch, width, hidden = x.shape
+    batch, _, hidden = x.shape
     name = f"bert.encoder.layer.{index}."
-    split = (batch, width, config.heads, hidden // config.heads)
+    split = (batch, -1, config.heads, hidden // config.heads)
+    own = x if queries is None else x[:, :queries]
 
-    query = linear(name + "attention.self.query", x).view(split).transpose(1, 2)
+    query = linear(name + "attention.self.query", own).view(split).transpose(1, 2)
     key = linear(name + "attention.self.key", x).view(split).transpose(1, 2)
     value = linear(name + "attention.self.value", x).view(split).transpose(1, 2)
     scores = query @ key.transpose(2, 3) * (1 / math.sqrt(split[3]))  # (B, heads, T, T)
     if mask is not None:
         scores = scores + mask
     attention = F.dropout(scores.softmax(-1), config.attention_dropout, training)
-    context = (attention @ value).transpose(1, 2).reshape(batch, width, hidden)
+    context = (attention @ value).transpose(1, 2).reshape(own.shape)
 
     y = linear(name + "attention.output.dense", context)
     y = F.dropout(y, config.hidden_dropout, training)
-    x = _norm(weights, name + "attention.output.LayerNorm", x + y, config.eps)
+    x = _norm(weights, name + "attention.output.LayerNorm", own + y, config.eps)
 
     y = linear(name + "intermediate.dense", x)
     y = ACTIVATIONS[config.activation](y)

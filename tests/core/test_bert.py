@@ -267,3 +267,16 @@ def test_the_model_without_dropout_is_the_same_in_training_and_eval(both: tuple[
         forward(checkpoint.weights, still, *batch, training=True),
         forward(checkpoint.weights, still, *batch),
     )
+
+
+def test_the_first_positions_alone_are_those_of_the_whole_layer(both: tuple[Checkpoint, Any]) -> None:
+    checkpoint, _ = both
+    ids, types, lengths = ragged()
+    config, weights = checkpoint.config, checkpoint.weights
+    x = embed(weights, config, ids, types)
+    mask = padding_mask(lengths, ids.shape[1], torch.float64)
+    whole, scores = encoder_layer(weights, config, 0, x, mask)
+    for queries in (1, 3):
+        part, part_scores = encoder_layer(weights, config, 0, x, mask, queries=queries)
+        assert_close(part, whole[:, :queries])
+        assert_close(part_scores, scores[:, :, :queries])
