@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs: torch takes s
     from qbert_core.tasks import Examples, Task
 
 TRAINING_REPORT = "training.json"
+# how `allocate` ranks layers -> what its plans are called
+METHODS = {"omega": "qbert-mp", "mean": "hawq", "omega-perturbation": "omega-perturbation"}
 Command = Callable[[argparse.Namespace], dict[str, Any]]
 
 
@@ -106,9 +108,35 @@ def sensitivity_command(args: argparse.Namespace) -> dict[str, Any]:
     return result.to_json()
 
 
+def density_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Spectral density and trace of one block's Hessian over one draw of the training data."""
+    from qbert_core.checkpoints import load_checkpoint
+    from qbert_core.curvature import block_named, spectrum
+    from qbert_core.tasks import task_named
+    from qbert_core.tasks.data import read_table
+
+    task = task_named(args.task)
+    checkpoint = load_checkpoint(args.model)
+    name = args.block_name if args.layer is None else f"bert.encoder.layer.{args.layer}"
+    block = block_named(checkpoint.config, name)
+    examples = task.examples(read_table(args.train, split="train", limit=args.limit), checkpoint, args.train)
+    result = spectrum(
+        checkpoint,
+        task,
+        examples,
+        block,
+        fraction=args.fraction,
+        steps=args.steps,
+        probes=args.probes,
+        seed=args.seed,
+        events=Progress(),
+    )
+    return result.to_json()
+
+
 def allocate_command(args: argparse.Namespace) -> dict[str, Any]:
     """From sensitivity to a plan: the most sensitive layers get the higher bits."""
-    from qbert_core.allocation import allocate_by_rank, rank
+    from qbert_core.allocation import allocate_by_rank, layer_perturbations, rank
     from qbert_core.checkpoints import load_checkpoint
     from qbert_core.curvature import Sensitivity
     from qbert_core.quantization import plan_size, sites_of
@@ -117,16 +145,22 @@ def allocate_command(args: argparse.Namespace) -> dict[str, Any]:
     checkpoint = load_checkpoint(args.model)
     sensitivity = Sensitivity.from_json(read_json(args.sensitivity))
     bits = whole_numbers(args.bits, "--bits")
-    by_layer = allocate_by_rank(sensitivity, bits, high=args.high, rule=args.rule)
-    if sorted(by_layer) != list(range(checkpoint.config.layers)):
+    layers = sorted({block.layer for block in sensitivity.blocks})
+    if layers != list(range(checkpoint.config.layers)):
         raise InputError(
-            f"{args.sensitivity}: layers {sorted(by_layer)}; the model has 0..{checkpoint.config.layers - 1}"
+            f"{args.sensitivity}: layers {layers}; the model has 0..{checkpoint.config.layers - 1}"
         )
+    perturbations = None
+    if args.rule == "omega-perturbation":
+        perturbations = layer_perturbations(checkpoint, min(bits), args.groups)
+    by_layer = allocate_by_rank(
+        sensitivity, bits, high=args.high, rule=args.rule, perturbations=perturbations
+    )
     if sensitivity.model not in (None, checkpoint.fingerprint):
         print(f"warning: {args.sensitivity} was computed for another model", file=sys.stderr)
     plan = uniform_plan(
         sites_of(checkpoint.config),
-        f"{'hawq' if args.rule == 'mean' else 'qbert-mp'}-{min(bits)}-{max(bits)}-high-{args.high}",
+        f"{METHODS[args.rule]}-{min(bits)}-{max(bits)}-high-{args.high}",
         bits=min(bits),
         groups=args.groups,
         embedding_bits=args.embedding_bits,
@@ -141,8 +175,14 @@ def allocate_command(args: argparse.Namespace) -> dict[str, Any]:
         "weights_mb": size.weights_mb,
         "effective_bits": size.effective_bits,
         "why": [
-            {"layer": layer, "omega": omegas[layer], "score": score, "bits": by_layer[layer]}
-            for layer, score in rank(sensitivity, args.rule)
+            {
+                "layer": layer,
+                "omega": omegas[layer],
+                **({"perturbation": perturbations[layer]} if perturbations else {}),
+                "score": score,
+                "bits": by_layer[layer],
+            }
+            for layer, score in rank(sensitivity, args.rule, perturbations)
         ],
     }
 
@@ -304,11 +344,20 @@ def parser() -> Parser:
     c.add_argument("--block", choices=("layer", "module", "site"), default="layer")
     c.add_argument("--tolerance", type=float, default=0.01, help="largest residual of an eigenvalue")
 
+    c = command("density", density_command)
+    task_and(c, "--train")
+    which = c.add_mutually_exclusive_group(required=True)
+    which.add_argument("--layer", type=int, metavar="I", help="an encoder layer, from 0")
+    which.add_argument("--block-name", metavar="NAME", help="a layer, half a layer or a weight matrix")
+    c.add_argument("--fraction", type=float, default=0.1, help="share of the training examples")
+    c.add_argument("--steps", type=int, default=60, help="Lanczos steps a probe")
+    c.add_argument("--probes", type=int, default=4, help="random vectors to average over")
+
     c = command("allocate", allocate_command)
     c.add_argument("--sensitivity", required=True, metavar="FILE", help="what the sensitivity command wrote")
     c.add_argument("--bits", required=True, help="two widths, for example 2,4")
     c.add_argument("--high", type=int, required=True, metavar="K", help="layers that get the higher one")
-    c.add_argument("--rule", choices=("omega", "mean"), default="omega")
+    c.add_argument("--rule", choices=tuple(METHODS), default="omega")
     c.add_argument("--groups", type=int, default=128)
     c.add_argument("--embedding-bits", type=int, default=8)
 

@@ -1,24 +1,37 @@
 """Curvature of the loss: Hessian-vector products, top eigenpairs, and the sensitivity they give."""
 
 from qbert_core.curvature.blocks import Block, blocks_of
+from qbert_core.curvature.density import Curve, Quadrature, lanczos_quadrature, smeared
 from qbert_core.curvature.eigen import Eigenpair, largest_eigenpair, random_start
 from qbert_core.curvature.hvp import BlockHessian
 from qbert_core.curvature.inputs import LayerInputs
 from qbert_core.curvature.results import BlockSensitivity, Sensitivity
 from qbert_core.curvature.sensitivity import RunResult, block_eigenpair, draw, sensitivity
+from qbert_core.curvature.spectrum import Spectrum, block_named, spectrum
+from qbert_core.curvature.trace import TraceEstimate, block_trace, xtrace
 
 __all__ = [
     "Block",
     "BlockHessian",
     "BlockSensitivity",
+    "Curve",
     "Eigenpair",
     "LayerInputs",
+    "Quadrature",
     "RunResult",
     "Sensitivity",
+    "Spectrum",
+    "TraceEstimate",
     "block_eigenpair",
+    "block_named",
+    "block_trace",
     "blocks_of",
     "draw",
+    "lanczos_quadrature",
     "largest_eigenpair",
     "random_start",
     "sensitivity",
+    "smeared",
+    "spectrum",
+    "xtrace",
 ]

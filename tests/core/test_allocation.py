@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qbert_core.allocation import allocate_by_rank, rank
+from qbert_core.allocation import allocate_by_rank, layer_perturbations, rank
+from qbert_core.checkpoints import Checkpoint, load_checkpoint
+from qbert_core.cli import main
 from qbert_core.curvature import BlockSensitivity, Sensitivity
 from qbert_core.errors import InputError
+from tests.tiny import make_tiny
+
+SIX = (
+    "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+    "intermediate.dense", "output.dense",
+)  # fmt: skip
 
 
 def measured(*lambdas: tuple[float, ...]) -> Sensitivity:
@@ -88,3 +100,94 @@ def test_halves_of_layers_are_not_ranked_as_layers() -> None:
     )
     with pytest.raises(InputError, match="has one a module; compute it with --block layer"):
         rank(replace(SAMPLES, blocks=halves))
+
+
+def lost(checkpoint: Checkpoint, layer: int, bits: int, groups: int) -> float:
+    """|W - Q(W)|^2 of a layer by the definition of the quantizer, group by group in numpy."""
+    total = 0.0
+    for site in SIX:
+        weight = checkpoint.weights[f"bert.encoder.layer.{layer}.{site}.weight"].numpy().astype(float)
+        for group in np.array_split(weight, min(groups, len(weight))):
+            low, high = min(group.min(), 0.0), max(group.max(), 0.0)
+            scale = (high - low) / (2**bits - 1)
+            zero = np.rint(-low / scale)
+            codes = np.clip(np.rint(group / scale) + zero, 0, 2**bits - 1)
+            total += float(((group - (codes - zero) * scale) ** 2).sum())
+    return total
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 8])
+@pytest.mark.parametrize("groups", [1, 5, 128])
+def test_a_layers_perturbation_is_what_the_quantizer_does_to_its_six_weights(
+    tiny: Checkpoint, bits: int, groups: int
+) -> None:
+    found = layer_perturbations(tiny, bits, groups)
+    assert list(found) == [0, 1, 2]
+    for layer, value in found.items():
+        assert value == pytest.approx(lost(tiny, layer, bits, groups), rel=1e-4)
+
+
+def test_what_is_no_quantization_has_no_perturbation(tiny: Checkpoint) -> None:
+    with pytest.raises(InputError, match=r"bits 32; a perturbation needs 1..8"):
+        layer_perturbations(tiny, 32, 1)
+    with pytest.raises(InputError, match="groups 0; expected a whole number from 1"):
+        layer_perturbations(tiny, 4, 0)
+    with pytest.raises(InputError, match="bits 9"):
+        layer_perturbations(tiny, 9, 1)
+
+
+def test_omega_is_weighed_with_the_perturbation() -> None:
+    lost = {0: 10.0, 1: 0.5, 2: 1.0, 3: 0.0}
+    assert rank(SAMPLES, "omega-perturbation", lost) == [(0, 20.0), (2, 4.0), (1, 2.0), (3, 0.0)]
+    bits = allocate_by_rank(SAMPLES, (2, 4), high=2, rule="omega-perturbation", perturbations=lost)
+    assert bits == {0: 4, 1: 2, 2: 4, 3: 2}
+    for rule in ("omega", "mean"):
+        assert rank(SAMPLES, rule, lost) == rank(SAMPLES, rule)
+
+
+@pytest.mark.parametrize("given", [None, {}, {0: 1.0, 1: 1.0, 3: 1.0}])
+def test_the_rule_says_which_perturbations_it_lacks(given: dict[int, float] | None) -> None:
+    missing = [2] if given else [0, 1, 2, 3]
+    with pytest.raises(InputError) as caught:
+        rank(SAMPLES, "omega-perturbation", given)
+    assert str(caught.value).startswith(
+        f"rule omega-perturbation needs |W - Q(W)|^2 of every layer, layers {missing} have none"
+    )
+
+
+def test_the_command_ranks_by_the_perturbation_at_the_lower_width(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_tiny(tmp_path / "model")
+    found = tmp_path / "sensitivity.json"
+    measured_rows = measured((2.0, 2.0), (4.0, -2.0), (1.9, 1.9))
+    found.write_text(json.dumps(measured_rows.to_json()))
+    common = ["allocate", str(model), "--sensitivity", str(found), "--bits", "4,2", "--high", "1"]
+    assert main([*common, "--rule", "omega-perturbation", "--groups", "4"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    by_layer = {row["layer"]: row for row in document["why"]}
+    checkpoint = load_checkpoint(model)
+    for layer, omega in enumerate((2.0, 4.0, 1.9)):
+        row = by_layer[layer]
+        assert row["omega"] == pytest.approx(omega)
+        assert row["perturbation"] == pytest.approx(lost(checkpoint, layer, 2, 4), rel=1e-4)
+        assert row["score"] == pytest.approx(row["omega"] * row["perturbation"])
+    scores = [row["score"] for row in document["why"]]
+    assert scores == sorted(scores, reverse=True)
+    assert [row["bits"] for row in document["why"]] == [4, 2, 2]
+    assert document["plan"]["name"] == "omega-perturbation-2-4-high-1"
+    assert main(common) == 0
+    assert all("perturbation" not in row for row in json.loads(capsys.readouterr().out)["why"])
+
+
+def test_the_perturbation_can_change_the_order(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(make_tiny(tmp_path / "model"))
+    weights = dict(checkpoint.weights)
+    for site in SIX:  # what four levels hold exactly is not hurt by two bits
+        name = f"bert.encoder.layer.1.{site}.weight"
+        weights[name] = torch.bucketize(weights[name], torch.tensor([-0.3, 0.0, 0.3])) - 1.0
+    lost = layer_perturbations(replace(checkpoint, weights=weights), 2, 1)
+    assert lost[1] == 0
+    samples = measured((2.0, 2.0), (4.0, -2.0), (1.9, 1.9))
+    assert rank(samples)[0][0] == 1
+    assert rank(samples, "omega-perturbation", lost)[-1] == (1, 0.0)
