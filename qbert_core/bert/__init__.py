@@ -2,6 +2,7 @@
 
 from qbert_core.bert.config import BertConfig
 from qbert_core.bert.forward import (
+    ACTIVATIONS,
     LinearMap,
     Weights,
     dense,
@@ -13,6 +14,7 @@ from qbert_core.bert.forward import (
 )
 
 __all__ = [
+    "ACTIVATIONS",
     "BertConfig",
     "LinearMap",
     "Weights",

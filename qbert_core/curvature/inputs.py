@@ -1,4 +1,4 @@
-"""What flows into each encoder layer, for all the examples of one run."""
+"""The examples of one run in batches, and the model linearized around them, shared by all blocks."""
 
 from __future__ import annotations
 
@@ -6,23 +6,101 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qbert_core.bert import embed, encoder_layer, padding_mask
+from qbert_core.bert import embed, encoder_layer, head, padding_mask
 from qbert_core.checkpoints import Checkpoint
+from qbert_core.curvature.linearized import Layout, LinearizedLayer
+from qbert_core.errors import InputError
 from qbert_core.tasks import Batch, Examples, Task, collate, length_batches
 
-# Padded tokens a batch. Measured on a CPU, more are slower (a small draw holds all lengths, so a wide
-# batch is half padding), and a batch is what a cancel waits for; an accelerator idles on so few.
-BATCH_TOKENS = 256
-BATCH_TOKENS_ACCELERATOR = 4096
-CACHE_BYTES = 2**31
+# Padded tokens a batch. Few enough that a batch's values stay in a CPU's cache and that a cancel waits
+# for little; an accelerator idles on so few.
+BATCH_TOKENS = 512
+BATCH_TOKENS_ACCELERATOR = 8192
+CACHE_BYTES = 2**31  # of hidden states
+LINEARIZED_BYTES = 2**31  # of linearized batches
+
+
+class LinearizedBatch:
+    """Loss sum of one batch around the weights: its encoder layers from some layer up, and its head.
+
+    `count` is what the loss sum is a mean over: examples, or labelled tokens.
+    """
+
+    def __init__(self, inputs: LayerInputs, index: int) -> None:
+        self._inputs = inputs
+        self._index = index
+        self.batch = inputs.batches[index]
+        self.layout = Layout.of(self.batch.lengths.to(inputs.device), self.batch.input_ids.shape[1])
+        self.count = 0
+        self.layers: dict[int, LinearizedLayer] = {}
+        self._lowest = inputs.checkpoint.config.layers
+        self._xbar: Tensor  # adjoint of what flows into the lowest layer
+        self._leaf: Tensor  # what flows into the head, a leaf of the gradient's graph
+        self._gradient: Tensor | None = None  # of the loss sum by it, differentiable
+
+    def down_to(self, layer: int) -> LinearizedBatch:
+        """Linearize the layers from `layer` up that are not yet."""
+        inputs, config = self._inputs, self._inputs.checkpoint.config
+        if layer >= self._lowest and self._gradient is not None:
+            return self
+        x = self.layout.pack(inputs.into(layer, self._index))
+        lengths = self.batch.lengths.to(inputs.device)
+        for index in range(layer, self._lowest):
+            first_only = config.head == "sequence" and index == config.layers - 1
+            self.layers[index] = LinearizedLayer(
+                inputs.checkpoint.weights, config, index, x, self.layout, lengths, first_only
+            )
+            x = self.layers[index].value
+        if self._gradient is None:
+            if config.head == "sequence" and config.layers == self._lowest and layer == config.layers:
+                x = x.index_select(0, self.layout.first)
+            self._xbar = self._close(x)
+        for index in reversed(range(layer, self._lowest)):
+            self._xbar = self.layers[index].adjoint(self._xbar)
+        self._lowest = min(layer, self._lowest)
+        return self
+
+    @property
+    def xbar(self) -> Tensor:
+        """(N, hidden): derivative of the loss sum by what flows into the lowest linearized layer."""
+        return self._xbar
+
+    def head_tangent(self, dx: Tensor) -> Tensor:
+        """Second derivative of the loss sum by what flows into the head, times its tangent."""
+        assert self._gradient is not None
+        (result,) = torch.autograd.grad(
+            self._gradient, self._leaf, dx, retain_graph=True, materialize_grads=True
+        )
+        return result
+
+    def _close(self, x: Tensor) -> Tensor:
+        """Head and loss, by automatic differentiation: they are small, and the task's own."""
+        inputs = self._inputs
+        with torch.enable_grad():
+            self._leaf = x.detach().requires_grad_()
+            sequence = inputs.checkpoint.config.head == "sequence"
+            rows = self._leaf.unsqueeze(1) if sequence else self.layout.pad(self._leaf)
+            logits = head(inputs.checkpoint.weights, inputs.checkpoint.config, rows)
+            loss, self.count = inputs.task.loss(logits, self.batch)
+            if not torch.isfinite(loss):
+                raise InputError(
+                    f"the loss is {loss.item()}; this model does not give finite logits "
+                    f"on these examples, check it with evaluate"
+                )
+            if not self.count:
+                self._gradient = torch.zeros_like(self._leaf)
+            else:
+                (self._gradient,) = torch.autograd.grad(loss, self._leaf, create_graph=True)
+        return self._gradient.detach()
 
 
 class LayerInputs:
-    """The examples of a run in batches of like length, run without gradients up to a layer.
+    """The examples of a run in batches of like length.
 
-    Blocks are visited from the first layer up, so each batch remembers what flowed into the last
-    layer asked for and goes on from there: over a whole run every layer is computed once. Batches
-    beyond `CACHE_BYTES` of such states are computed anew from the embeddings.
+    `into` runs them without gradients up to a layer and remembers how far each batch got: blocks are
+    visited from the first layer up, so over a whole run every layer is computed once. `linearized`
+    keeps batches, linearized, for all blocks of the run; those beyond `LINEARIZED_BYTES` are made anew
+    for every product.
     """
 
     def __init__(
@@ -43,6 +121,8 @@ class LayerInputs:
         sizes = np.cumsum([batch.input_ids.numel() * token_bytes for batch in self.batches])
         self._cacheable = int(np.searchsorted(sizes, CACHE_BYTES, side="right"))  # batches
         self._reached: dict[int, tuple[int, Tensor]] = {}  # batch -> layer, what flows into it
+        self._linearized: dict[int, LinearizedBatch] = {}
+        self._linearized_bytes = 0
 
     def mask(self, index: int) -> Tensor | None:
         """The padding mask of batch `index`, as `encoder_layer` takes it."""
@@ -64,3 +144,22 @@ class LayerInputs:
         if index < self._cacheable:
             self._reached[index] = (layer, x)
         return x
+
+    @torch.no_grad()
+    def linearized(self, index: int, layer: int) -> LinearizedBatch:
+        """Batch `index` linearized from encoder layer `layer` up."""
+        kept = self._linearized.get(index)
+        if kept is not None:
+            return kept.down_to(layer)
+        made = LinearizedBatch(self, index).down_to(layer)
+        held = self._bytes(self.batches[index])
+        if self._linearized_bytes + held <= LINEARIZED_BYTES:
+            self._linearized_bytes += held
+            self._linearized[index] = made
+        return made
+
+    def _bytes(self, batch: Batch) -> int:
+        """What a batch holds when all its layers are linearized, the rounded copies included."""
+        config = self.checkpoint.config
+        a_token = 30 * config.hidden + 5 * config.intermediate + 3 * config.heads * batch.input_ids.shape[1]
+        return int(batch.lengths.sum()) * config.layers * a_token * self.dtype.itemsize

@@ -261,24 +261,24 @@ def test_a_real_layer_has_the_eigenvalue_scipy_finds(shared: Path) -> None:
     assert pair.value == pytest.approx(value, rel=0.01)
 
 
-def test_graphs_and_states_that_do_not_fit_are_rebuilt_to_the_same_product(
+def test_batches_and_states_that_do_not_fit_are_rebuilt_to_the_same_product(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint, _ = models(folder / "sequence", "sequence")
     block = blocks_of(checkpoint.config)[1]
 
     def products(graphs: int, states: int) -> tuple[int, int, list[Tensor]]:
-        monkeypatch.setattr("qbert_core.curvature.hvp.KEPT_BYTES", graphs)
+        monkeypatch.setattr("qbert_core.curvature.inputs.LINEARIZED_BYTES", graphs)
         monkeypatch.setattr("qbert_core.curvature.inputs.CACHE_BYTES", states)
         inputs = LayerInputs(checkpoint, TASKS["sst2"], random_examples("sequence"), TOKENS)
         hessian = BlockHessian(inputs, block)
         v = random_start(hessian.size, 4, torch.float64)
         twice = [hessian.matvec(v), hessian.matvec(v)]
-        return len(hessian._kept), len(inputs._reached), twice
+        return len(inputs._linearized), len(inputs._reached), twice
 
     kept, cached, expected = products(2**31, 2**31)
     assert (kept, cached) == (3, 3)
-    for graphs, states in ((0, 2**31), (0, 0), (20_000, 500)):
+    for graphs, states in ((0, 2**31), (0, 0), (70_000, 500)):
         kept, cached, found = products(graphs, states)
         assert (kept, cached) == (int(graphs > 0), 3 if states == 2**31 else int(states > 0))
         for one in (*found, expected[1]):
