@@ -18,6 +18,7 @@ from qbert_core.errors import InputError
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: torch takes seconds
     from qbert_core.checkpoints import Checkpoint
+    from qbert_core.quantization import Plan
     from qbert_core.tasks import Examples, Task
 
 TRAINING_REPORT = "training.json"
@@ -134,6 +135,34 @@ def density_command(args: argparse.Namespace) -> dict[str, Any]:
     return result.to_json()
 
 
+def landscape_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Loss of a layer around its weights, over the two directions of largest curvature."""
+    from qbert_core.checkpoints import load_checkpoint
+    from qbert_core.curvature import landscape
+    from qbert_core.tasks import task_named
+    from qbert_core.tasks.data import read_table
+
+    task = task_named(args.task)
+    checkpoint = load_checkpoint(args.model)
+    plan = read_plan(args.plan, checkpoint, task)
+    examples = task.examples(read_table(args.train, split="train", limit=args.limit), checkpoint, args.train)
+    result = landscape(
+        checkpoint,
+        task,
+        examples,
+        args.layer,
+        plan,
+        steps=args.steps,
+        span=args.span,
+        normalise=args.normalise,
+        fraction=args.fraction,
+        tolerance=args.tolerance,
+        seed=args.seed,
+        events=Progress(),
+    )
+    return result.to_json()
+
+
 def allocate_command(args: argparse.Namespace) -> dict[str, Any]:
     """From sensitivity to a plan: the most sensitive layers get the higher bits."""
     from qbert_core.allocation import allocate_by_rank, layer_perturbations, rank
@@ -191,20 +220,12 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
     """Measure a plan beside the fp32 model: metric, interval, size, flips, attention KL."""
     from qbert_core.checkpoints import load_checkpoint
     from qbert_core.evaluation import Evaluator, calibration
-    from qbert_core.quantization import preset_named, sites_of
-    from qbert_core.quantization.plan import parse_plan
     from qbert_core.tasks import task_named
     from qbert_core.tasks.data import read_table
 
     task = task_named(args.task)
     checkpoint = load_checkpoint(args.model)
-    if Path(args.plan).is_file():
-        document = read_json(args.plan)
-        if isinstance(document, dict) and "plan" in document:  # what `allocate` writes
-            document = document["plan"]
-        plan = parse_plan(document, sites_of(checkpoint.config), args.plan)
-    else:
-        plan = preset_named(checkpoint.config, task.name, args.plan)
+    plan = read_plan(args.plan, checkpoint, task)
     if args.clip is not None:
         plan = replace(plan, clip=args.clip)
     examples = task.examples(read_table(args.data, limit=args.limit), checkpoint, args.data)
@@ -353,6 +374,21 @@ def parser() -> Parser:
     c.add_argument("--steps", type=int, default=60, help="Lanczos steps a probe")
     c.add_argument("--probes", type=int, default=4, help="random vectors to average over")
 
+    c = command("landscape", landscape_command)
+    task_and(c, "--train")
+    c.add_argument("--layer", type=int, required=True, metavar="I", help="an encoder layer, from 0")
+    c.add_argument("--fraction", type=float, default=0.1, help="share of the training examples")
+    c.add_argument("--tolerance", type=float, default=0.01, help="largest residual of an eigenvalue")
+    c.add_argument("--steps", type=int, default=21, help="points an axis")
+    c.add_argument("--span", type=float, metavar="S", help="axes from -S to S (default: by the curvature)")
+    c.add_argument(
+        "--normalise",
+        choices=("none", "filter"),
+        default="none",
+        help="length of the directions: 1, or row for row that of the weights (Li et al. 2018)",
+    )
+    c.add_argument("--plan", default="qbert-4", help="a plan's JSON file or a preset's name")
+
     c = command("allocate", allocate_command)
     c.add_argument("--sensitivity", required=True, metavar="FILE", help="what the sensitivity command wrote")
     c.add_argument("--bits", required=True, help="two widths, for example 2,4")
@@ -432,6 +468,19 @@ def seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"seed is {text}; expected a whole number from 0")
     return int(text)
+
+
+def read_plan(plan: str, checkpoint: Checkpoint, task: Task) -> Plan:
+    """A plan by its file (a PLAN document, or what `allocate` writes) or by a preset's name."""
+    from qbert_core.quantization import preset_named, sites_of
+    from qbert_core.quantization.plan import parse_plan
+
+    if not Path(plan).is_file():
+        return preset_named(checkpoint.config, task.name, plan)
+    document = read_json(plan)
+    if isinstance(document, dict) and "plan" in document:
+        document = document["plan"]
+    return parse_plan(document, sites_of(checkpoint.config), plan)
 
 
 def read_json(path: str) -> object:

@@ -3,8 +3,10 @@
 from qbert_core.curvature.blocks import Block, blocks_of
 from qbert_core.curvature.density import Curve, Quadrature, lanczos_quadrature, smeared
 from qbert_core.curvature.eigen import Eigenpair, largest_eigenpair, random_start
+from qbert_core.curvature.eigenpairs import Eigenpairs, two_largest_eigenpairs
 from qbert_core.curvature.hvp import BlockHessian
 from qbert_core.curvature.inputs import LayerInputs
+from qbert_core.curvature.landscape import Landscape, QuantizedPoint, landscape
 from qbert_core.curvature.results import BlockSensitivity, Sensitivity
 from qbert_core.curvature.sensitivity import RunResult, block_eigenpair, draw, sensitivity
 from qbert_core.curvature.spectrum import Spectrum, block_named, spectrum
@@ -16,8 +18,11 @@ __all__ = [
     "BlockSensitivity",
     "Curve",
     "Eigenpair",
+    "Eigenpairs",
+    "Landscape",
     "LayerInputs",
     "Quadrature",
+    "QuantizedPoint",
     "RunResult",
     "Sensitivity",
     "Spectrum",
@@ -28,10 +33,12 @@ __all__ = [
     "blocks_of",
     "draw",
     "lanczos_quadrature",
+    "landscape",
     "largest_eigenpair",
     "random_start",
     "sensitivity",
     "smeared",
     "spectrum",
+    "two_largest_eigenpairs",
     "xtrace",
 ]
