@@ -97,7 +97,10 @@ class Job:
             if line.startswith("{"):
                 try:
                     event = json.loads(line)
-                    self.done, self.total, self.partial = event["done"], event["total"], event["partial"]
+                    done, total, partial = event["done"], event["total"], event["partial"]
+                    self.done, self.total = done, total
+                    if partial is not None:  # not every unit has a new one
+                        self.partial = partial
                 except (ValueError, KeyError):  # cut off: the process was killed while it wrote
                     continue
             elif line.startswith("error:"):

@@ -18,7 +18,7 @@ from .palette import (
     layer_label,
 )
 
-_TOP, _BOTTOM, _LEFT, _RIGHT = 12, 46, 84, 102
+_TOP, _BOTTOM, _LEFT, _RIGHT = 30, 46, 84, 102
 _TALLEST = 24 * 21  # pixels of cells; more rows than fit get thinner
 _WRITTEN = 12  # blocks; more cells than that squared have no room for numbers
 _NOTHING_YET = (

@@ -2,7 +2,7 @@
 
 import plotly.graph_objects as go
 
-from .frame import colour_bar, colour_scale, empty_figure, frame
+from .frame import colour_bar, colour_scale, empty_figure, frame, nice_range
 from .landscape import (
     NOTHING_YET,
     SURFACE_HEIGHT,
@@ -11,15 +11,15 @@ from .landscape import (
     axis_title,
     describe,
     known_grid,
-    loss_limit,
     mark,
     measured_points,
+    shown_losses,
     span,
 )
 from .palette import Palette, colours_for, fmt_loss, with_alpha
 
 _MARGIN = (70, 96, 30, 46)
-_LEVELS = 20  # steps of colour from 0 to the top of the loss axis
+_LINES = 4  # to a step of the colour bar's
 
 
 def landscape_contour(landscape: Landscape | None, *, dark: bool) -> go.Figure:
@@ -51,19 +51,19 @@ def landscape_contour(landscape: Landscape | None, *, dark: bool) -> go.Figure:
 
 
 def _lines(landscape: Landscape, grid: Grid, colours: Palette) -> go.Contour:
-    top = loss_limit(landscape)
+    low, high, step = nice_range(shown_losses(landscape))
     return go.Contour(
         x=grid.x,
         y=grid.y,
         z=grid.loss,
-        zmin=0,
-        zmax=top,
+        zmin=low,
+        zmax=high,
         autocontour=False,
-        contours={"start": 0, "end": top, "size": top / _LEVELS},
+        contours={"start": low, "end": high, "size": step / _LINES},
         line={"width": 0.6, "color": with_alpha(colours.background, 0.6), "smoothing": 0},
         hovertemplate="x %{x:.3g}, y %{y:.3g}<br>loss %{z:.3g}<extra></extra>",
         colorscale=colour_scale(colours.kl),
-        colorbar=colour_bar("Loss (nats)", colours, nticks=8),
+        colorbar=colour_bar("Loss (nats)", colours, tickmode="linear", tick0=low, dtick=step),
     )
 
 

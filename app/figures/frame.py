@@ -125,6 +125,23 @@ def nice_limit(values: Iterable[float]) -> float:
     return next(step * power for step in (*_NICE_STEPS, 15.0) if step * power >= largest * 1.04)
 
 
+def nice_range(values: Iterable[float]) -> tuple[float, float, float]:
+    """Ends of an axis that holds `values` but need not hold 0, and the step between its ticks.
+
+    Both ends are multiples of the step, which is 1, 2 or 5 times a power of ten and at most a fifth of what
+    the values span: the ends rarely move while values arrive.
+    """
+    finite = [v for v in values if math.isfinite(v)]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    width = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-12)
+    power = 10.0 ** math.floor(math.log10(width / 5))
+    step = max(power * size for size in (1, 2, 5) if power * size <= width / 5)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    if first == last:
+        first, last = first - 1, last + 1
+    return first * step, last * step, step
+
+
 def _template(colours: Palette) -> go.layout.Template:
     axis = {
         "color": colours.muted,

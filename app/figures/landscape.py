@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict
 
 from .blocks import known
-from .frame import nice_limit
 from .palette import Palette, fmt_lambda, fmt_loss
 
 SURFACE_HEIGHT = 420
@@ -84,13 +83,11 @@ def measured_points(landscape: Landscape) -> list[tuple[float, float, float]]:
     ]
 
 
-def loss_limit(landscape: Landscape) -> float:
-    """Top of the loss axis, from 0: coarse steps, so that it moves rarely while points arrive."""
-    extra: list[float | None] = [landscape["loss_at_zero"]]
-    if landscape["quantized"]:
-        extra += [landscape["quantized"]["loss"], landscape["quantized"]["loss_at_projection"]]
-    values = [*(loss for _, _, loss in measured_points(landscape)), *filter(known, extra)]
-    return nice_limit(values)
+def shown_losses(landscape: Landscape) -> list[float]:
+    """Every loss that is known in the plane: what the colours must hold."""
+    quantized = landscape["quantized"]
+    extra = [landscape["loss_at_zero"], quantized["loss_at_projection"] if quantized else None]
+    return [*(loss for _, _, loss in measured_points(landscape)), *filter(known, extra)]
 
 
 def span(landscape: Landscape, axis: str) -> list[float]:

@@ -5,7 +5,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from .blocks import known
-from .frame import colour_scale, empty_figure, frame
+from .frame import colour_scale, empty_figure, frame, nice_range
 from .landscape import (
     NOTHING_YET,
     SURFACE_HEIGHT,
@@ -14,8 +14,8 @@ from .landscape import (
     axis_title,
     describe,
     known_grid,
-    loss_limit,
     mark,
+    shown_losses,
     span,
 )
 from .palette import SMALL_SIZE, TICK_SIZE, Palette, colours_for, fmt_loss
@@ -32,13 +32,15 @@ def landscape_surface(landscape: Landscape | None, *, dark: bool) -> go.Figure:
     the surface where the displacement's projection is, the circle above or below it at the loss that the
     quantized weights really have, and the line between them is what the plane does not show.
 
-    Only measured points are drawn (see `known_grid`), on a loss axis from 0 in coarse steps.
+    Only measured points are drawn (see `known_grid`), on a loss axis whose ends move in coarse steps. Its colours
+    are those of the contour lines.
     """
     grid = known_grid(landscape) if landscape else None
     if landscape is None or grid is None or not grid.drawable:
         return empty_figure(NOTHING_YET, dark=dark, height=SURFACE_HEIGHT)
     colours = colours_for(dark)
-    top = loss_limit(landscape)
+    low, high, _ = nice_range(shown_losses(landscape))
+    bottom, top = _heights(landscape)
     figure = frame(
         "landscape-surface", dark=dark, height=SURFACE_HEIGHT, margin=_MARGIN, alt=describe(landscape, grid)
     )
@@ -47,8 +49,8 @@ def landscape_surface(landscape: Landscape | None, *, dark: bool) -> go.Figure:
             x=grid.x,
             y=grid.y,
             z=grid.loss,
-            cmin=0,
-            cmax=top,
+            cmin=low,
+            cmax=high,
             colorscale=colour_scale(colours.kl),
             showscale=False,
             opacity=0.92,
@@ -57,7 +59,7 @@ def landscape_surface(landscape: Landscape | None, *, dark: bool) -> go.Figure:
             hovertemplate="x %{x:.3g}, y %{y:.3g}<br>loss %{z:.3g}<extra></extra>",
         )
     )
-    lift = 0.012 * top
+    lift = 0.018 * (top - bottom)
     figure.add_trace(_trained(landscape, lift, colours))
     if landscape["quantized"]:
         for trace in _plan(landscape["quantized"], lift, colours):
@@ -67,7 +69,7 @@ def landscape_surface(landscape: Landscape | None, *, dark: bool) -> go.Figure:
         scene={
             "xaxis": _axis(axis_title(landscape, "x"), span(landscape, "x"), colours),
             "yaxis": _axis(axis_title(landscape, "y"), span(landscape, "y"), colours),
-            "zaxis": _axis("Loss (nats)", [0, top], colours),
+            "zaxis": _axis("Loss (nats)", [bottom, top], colours),
             "aspectmode": "manual",
             "aspectratio": {"x": 1, "y": 1, "z": _HEIGHT_OF_LOSS},
             "camera": {"eye": _EYE, "center": {"x": 0, "y": 0, "z": -0.12}},
@@ -76,6 +78,14 @@ def landscape_surface(landscape: Landscape | None, *, dark: bool) -> go.Figure:
         },
     )
     return figure
+
+
+def _heights(landscape: Landscape) -> tuple[float, float]:
+    """Range of the loss axis: the plane, and the plan's measured loss, which may lie far above it."""
+    quantized = landscape["quantized"]
+    measured = quantized["loss"] if quantized else None
+    low, high, _ = nice_range([*shown_losses(landscape), *filter(known, [measured])])
+    return low, high
 
 
 def _axis(title: str, limits: list[float], colours: Palette) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -9,19 +10,21 @@ import streamlit as st
 
 from app import state
 from app.figures import (
-    alt_text,
-    chart_config,
     fmt_lambda,
     fmt_mb,
     fmt_omega,
     fmt_percent,
+    fmt_probability,
     lambda_samples,
     layer_label,
     omega_bars,
 )
 from app.jobs import Job
+from app.kept import show_kept
 from app.registries import jobs
-from app.table import by_layer
+from app.table import by_layer as plan_by_layer
+from app.views.confidence import confidence_section, stability_words
+from app.views.density import density_jobs, density_section
 from app.waiting import loaded_workspace
 from app.workspace import Workspace
 from qbert_core.allocation import allocate_by_rank, rank
@@ -29,6 +32,10 @@ from qbert_core.curvature import Sensitivity
 from qbert_core.quantization import Plan, plan_size, sites_of
 
 POLL = 0.5
+TABS = ("Ranking and bits", "Confidence", "Density")
+CONFIDENCES = (0.9, 0.95, 0.99)
+HIGH_LABEL = "Layers with the higher bits"
+ABOVE = "Above next"  # a column of the ranking
 PAIRS = {"2 and 4": (2, 4), "2 and 3": (2, 3), "3 and 4": (3, 4), "4 and 8": (4, 8)}
 RULES = {"Ω = |mean| + std": "omega", "|mean| only (HAWQ)": "mean"}
 
@@ -39,24 +46,20 @@ def page() -> None:
     if workspace is None:
         return
     st.caption(
-        "The sharpest curvature of the loss in every encoder layer: λ, the Hessian eigenvalue of largest "
-        "magnitude, on several random draws of the training data. Ω = |mean λ| + std λ ranks the layers."
+        "λ, the Hessian eigenvalue of largest magnitude in every layer, on several random draws of the training "
+        "data. Ω = |mean λ| + std λ ranks the layers."
     )
+    data, fraction = _controls(workspace, _newest(workspace))
     job = _newest(workspace)
-    _controls(workspace, job)
-    job = _newest(workspace)
+    running = [j for j in (job, *density_jobs(workspace)) if j and j.active]
 
-    @st.fragment(run_every=POLL if job and job.active else None)
+    @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
-        if job is None:
-            _figures(workspace, [], frozenset())
-            return
-        was_active = st.session_state.get("sensitivity_active")
-        st.session_state["sensitivity_active"] = job.active
-        if was_active and not job.active:
+        if any(not j.active for j in running):
             st.rerun()
-        _status(job)
-        _results(workspace, job)
+        if job is not None:
+            _status(job)
+        _results(workspace, job, data, fraction)
 
     draw()
 
@@ -66,7 +69,13 @@ def _newest(workspace: Workspace) -> Job | None:
     return next((job for job in jobs().all() if job.arguments[:2] == wanted), None)
 
 
-def _controls(workspace: Workspace, job: Job | None) -> None:
+def _option(job: Job, name: str) -> str:
+    """What the job was started with."""
+    return job.arguments[job.arguments.index(name) + 1]
+
+
+def _controls(workspace: Workspace, job: Job | None) -> tuple[str, float]:
+    """What to analyse, Start and Cancel; returns the training data and the share as they stand."""
     train, block, runs, share, go = st.columns(
         [3, 2.6, 1.3, 1.6, 1.6], vertical_alignment="bottom", gap="small"
     )
@@ -76,36 +85,66 @@ def _controls(workspace: Workspace, job: Job | None) -> None:
         st.session_state.get("train", default),
         placeholder="a .parquet .csv .json file",
         help="demo (600 reviews), a file with the task's columns, or hub:NAME[/CONFIG]:SPLIT",
-    )
+    ).strip()
     granularity = block.segmented_control(
         "Blocks", ["layer", "module", "site"], default="layer", required=True,
         help="layer: all parameters of an encoder layer, as in the paper. module: its attention and FFN halves. "
-        "site: one weight matrix.",
+        "site: one weight matrix, the embedding tables too.",
     )  # fmt: skip
-    count = runs.number_input("Runs", 1, 100, 10, help="Random draws of the training data")
+    count = runs.number_input(
+        "Runs", 1, 100, 10, help="Random draws of the training data; with the stop below, at most so many"
+    )
     percent = share.number_input(
         "Share (%)", 0.01, 100.0, 10.0, help="Of the training examples, drawn in every run"
     )
+    stop = _stop(workspace)
     if job and job.active:
         if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-sensitivity"):
             job.cancel()
             st.rerun()
     elif go.button("Start", icon=":material/play_arrow:", type="primary", width="stretch"):
-        if not data.strip():
-            st.error(
-                "Give the training data: a file with the columns "
-                + ", ".join(workspace.task.columns)
-                + ", or demo."
-            )
-            return
-        st.session_state["train"] = data.strip()
-        arguments = [
-            "sensitivity", workspace.source.model, "--task", workspace.task.name, "--train", data.strip(),
-            "--runs", str(int(count)), "--fraction", str(percent / 100), "--block", str(granularity),
-        ]  # fmt: skip
-        jobs().start(f"Sensitivity of {workspace.checkpoint.name}", state.session(), arguments)
-        st.session_state["sensitivity_active"] = True
-        st.rerun()
+        if data:
+            st.session_state["train"] = data
+            arguments = [
+                "sensitivity", workspace.source.model, "--task", workspace.task.name, "--train", data,
+                "--runs", str(int(count)), "--fraction", str(percent / 100), "--block", str(granularity), *stop,
+            ]  # fmt: skip
+            jobs().start(f"Sensitivity of {workspace.checkpoint.name}", state.session(), arguments)
+            st.rerun()
+        st.error(
+            "Give the training data: a file with the columns "
+            + ", ".join(workspace.task.columns)
+            + ", or demo."
+        )
+    return data, percent / 100
+
+
+def _stop(workspace: Workspace) -> list[str]:
+    """The toggle that ends the runs early, as options of the command."""
+    layers = workspace.checkpoint.config.layers
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", height=40, border=False):
+        on = st.toggle(
+            "Stop when the ranking is stable",
+            key="until-stable",
+            persist_state="session",
+            disabled=layers < 2,
+            help="After every run the ranking is redrawn from resampled runs. When the set of the most "
+            "sensitive comes out the same often enough, no more runs are needed.",
+        )
+        if not on or layers < 2:
+            return []
+        confidence = st.segmented_control(
+            "Confidence", CONFIDENCES, default=0.95, required=True, label_visibility="collapsed",
+            format_func=lambda share: fmt_percent(share, 0), key="confidence", persist_state="session",
+        )  # fmt: skip
+        high = min(max(_high_count(layers), 1), layers - 1)
+        st.caption(f"sure of the {high} highest of {layers} layers")
+    return ["--until-stable", "--high", str(high), "--confidence", str(confidence)]
+
+
+def _high_count(layers: int) -> int:
+    """How many layers get the higher bits: the slider's value, also while it is not shown."""
+    return min(int(st.session_state.get("rank-high", max(1, layers // 2))), layers)
 
 
 def _status(job: Job) -> None:
@@ -129,39 +168,52 @@ def _status(job: Job) -> None:
         st.progress(job.done / job.total if job.total else 0.0, text=text)
     elif document:
         worst = max(r for block in document["blocks"] for r in block["residuals"])
-        st.caption(
+        words = (
             f"{document['runs']} runs of {document['examples']} examples each, {document['hvp_count']} Hessian-vector "
             f"products in {document['seconds']:.0f} s; every eigenvalue's residual is at most {fmt_percent(worst)}."
         )
+        if document["stopped"] == "stable":
+            words = (
+                f"The ranking is stable: no more of the {_option(job, '--runs')} runs were needed. {words}"
+            )
+        st.caption(words)
 
 
-def _results(workspace: Workspace, job: Job) -> None:
-    document = job.result or job.partial
-    sensitivity = _whole_runs(document)
+def _results(workspace: Workspace, job: Job | None, data: str, fraction: float) -> None:
+    document = (job.result or job.partial) if job else None
+    blocks = document["blocks"] if document else []
+    of_layers = document is not None and document["granularity"] == "layer"
+    sensitivity = _whole_runs(document) if of_layers else None
+    layers = workspace.checkpoint.config.layers
     proposal: dict[int, int] = {}
-    st.session_state.setdefault("rank-high", max(1, workspace.checkpoint.config.layers // 2))
-    if sensitivity is not None and sensitivity.granularity == "layer":
-        high_count = int(st.session_state["rank-high"])
+    if sensitivity is not None and len(sensitivity.blocks) == layers:
         pair = PAIRS[st.session_state.get("rank-pair") or next(iter(PAIRS))]
         rule = RULES[st.session_state.get("rank-rule") or next(iter(RULES))]
-        if len(sensitivity.blocks) == workspace.checkpoint.config.layers:
-            proposal = allocate_by_rank(
-                sensitivity, pair, high=min(high_count, len(sensitivity.blocks)), rule=rule
-            )
+        proposal = allocate_by_rank(sensitivity, pair, high=_high_count(layers), rule=rule)
     high = {
         block["name"]
-        for block in (document["blocks"] if document else [])
+        for block in blocks
         if proposal
         and proposal.get(block["layer"]) == max(proposal.values())
         and len(set(proposal.values())) > 1
     }
-    _figures(workspace, document["blocks"] if document else [], frozenset(high))
-    if sensitivity is None:
-        return
-    if sensitivity.granularity != "layer":
-        st.caption("Bits are proposed from whole layers: choose *layer* above and start again.")
-    elif proposal:
-        _proposal(workspace, sensitivity, proposal)
+    site = job is not None and _option(job, "--block") == "site"
+    _figures(workspace, blocks, frozenset(high), embedding=site)
+    ranking, confidence, density = st.tabs(TABS, key="sensitivity-tab", on_change="rerun")
+    if ranking.open:
+        with ranking:
+            if document and not of_layers:
+                st.caption("Bits are proposed from whole layers: choose *layer* above and start again.")
+            elif document and sensitivity and proposal:
+                _proposal(workspace, sensitivity, proposal, document)
+            else:
+                st.caption("The ranking and the bits that follow from it appear here after the first run.")
+    if confidence.open:
+        with confidence:
+            confidence_section(document, int(_option(job, "--runs")) if job else 1)
+    if density.open:
+        with density:
+            density_section(workspace, blocks, data, fraction)
 
 
 def _whole_runs(document: dict[str, Any] | None) -> Sensitivity | None:
@@ -182,31 +234,54 @@ def _whole_runs(document: dict[str, Any] | None) -> Sensitivity | None:
     return Sensitivity.from_json({**document, "blocks": blocks, "runs": runs})
 
 
-def _figures(workspace: Workspace, blocks: list[dict[str, Any]], high: frozenset[str]) -> None:
+def _figures(
+    workspace: Workspace, blocks: list[dict[str, Any]], high: frozenset[str], *, embedding: bool
+) -> None:
     dark, layers = state.dark(), workspace.checkpoint.config.layers
-    samples = lambda_samples(blocks, dark=dark, layers=layers)
-    bars = omega_bars(blocks, dark=dark, high=high, layers=layers)
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("###### λ of every run")
-        st.plotly_chart(
-            samples, theme=None, config=chart_config("lambda"), alt=alt_text(samples), key="samples"
+        show_kept(
+            "samples",
+            (blocks, dark, layers, embedding),
+            lambda: lambda_samples(blocks, dark=dark, layers=layers, embedding=embedding),
         )
     with right:
         st.markdown("###### Ω and its rank")
-        st.plotly_chart(bars, theme=None, config=chart_config("omega"), alt=alt_text(bars), key="omega")
+        show_kept(
+            "omega",
+            (blocks, dark, layers, embedding, high),
+            lambda: omega_bars(blocks, dark=dark, high=high, layers=layers, embedding=embedding),
+        )
+    if blocks:
+        st.caption(_signs([value for block in blocks for value in block["lambdas"]]))
 
 
-def _proposal(workspace: Workspace, sensitivity: Sensitivity, proposal: dict[int, int]) -> None:
+def _signs(lambdas: list[float]) -> str:
+    negative = sum(value < 0 for value in lambdas)
+    meaning = "the loss curves down along that direction, so on that draw the weights are at no minimum in that block"
+    if not negative:
+        return f"λ keeps its sign; all {len(lambdas)} are positive. A negative one would mean: {meaning}."
+    return f"λ keeps its sign; {negative} of {len(lambdas)} are negative: {meaning}."
+
+
+def _proposal(
+    workspace: Workspace, sensitivity: Sensitivity, proposal: dict[int, int], document: dict[str, Any]
+) -> None:
     layers = len(proposal)
     table, choice = st.columns([3, 2], gap="medium")
     with choice:
         st.markdown("###### Bits that follow")
-        st.segmented_control("Bits", list(PAIRS), default=next(iter(PAIRS)), required=True, key="rank-pair")
-        st.slider("Layers with the higher bits", 0, layers, key="rank-high")
         st.segmented_control(
-            "Ranked by", list(RULES), default=next(iter(RULES)), required=True, key="rank-rule"
-        )
+            "Bits", list(PAIRS), default=next(iter(PAIRS)), required=True, key="rank-pair",
+            persist_state="session",
+        )  # fmt: skip
+        st.session_state["rank-high"] = _high_count(layers)
+        st.slider(HIGH_LABEL, 0, layers, key="rank-high", persist_state="session")
+        st.segmented_control(
+            "Ranked by", list(RULES), default=next(iter(RULES)), required=True, key="rank-rule",
+            persist_state="session",
+        )  # fmt: skip
         plan = _plan(workspace, proposal)
         size = plan_size(workspace.checkpoint.config, plan)
         st.caption(
@@ -222,25 +297,49 @@ def _proposal(workspace: Workspace, sensitivity: Sensitivity, proposal: dict[int
         runs = f"{sensitivity.runs} complete run{'s' if sensitivity.runs > 1 else ''}"
         st.markdown(f"###### Ranking, from {runs}")
         rule = RULES[st.session_state.get("rank-rule") or next(iter(RULES))]
-        by_index = {block.layer: block for block in sensitivity.blocks}
+        by_layer = {block.layer: block for block in sensitivity.blocks}
+        order = [layer for layer, _ in rank(sensitivity, rule)]
+        above = _above_next(document, order) if rule == "omega" else {}
         rows = [
             {
                 "Rank": position,
                 "Layer": layer_label(layer),
-                "Ω": fmt_omega(by_index[layer].omega),
-                "mean λ": fmt_lambda(by_index[layer].mean),
-                "std λ": fmt_omega(by_index[layer].std),
-                "Worst residual": fmt_percent(max(by_index[layer].residuals)),
+                "Ω": fmt_omega(by_layer[layer].omega),
+                "mean λ": fmt_lambda(by_layer[layer].mean),
+                "std λ": fmt_omega(by_layer[layer].std),
+                "Residual": fmt_percent(max(by_layer[layer].residuals)),
+                **({ABOVE: fmt_probability(above.get(layer)) if position < layers else ""} if above else {}),
                 "Bits": proposal[layer],
             }
-            for position, (layer, _) in enumerate(rank(sensitivity, rule), 1)
+            for position, layer in enumerate(order, 1)
         ]
         st.dataframe(
-            pd.DataFrame(rows), hide_index=True, width="stretch", height=35 * (min(layers, 12) + 1) + 3
+            pd.DataFrame(rows),
+            hide_index=True,
+            width="stretch",
+            height=35 * (min(layers, 12) + 1) + 3,
+            column_config={
+                "Residual": st.column_config.TextColumn(help="The largest of all runs: |Hv − λv| / |λ|"),
+                ABOVE: st.column_config.TextColumn(
+                    help="How often its Ω stays above that of the next rank when the runs are resampled"
+                ),
+            },
         )
+        if document.get("stability"):
+            st.caption(stability_words(document["stability"]))
+
+
+def _above_next(document: dict[str, Any], order: list[int]) -> dict[int, float]:
+    """Layer -> probability that its Omega exceeds the next rank's; empty before there are three runs."""
+    stability = document.get("stability")
+    if not stability:
+        return {}
+    place = {block["layer"]: index for index, block in enumerate(document["blocks"])}
+    pairs = stability["pairs"]
+    return {layer: pairs[place[layer]][place[after]] for layer, after in pairwise(order)}
 
 
 def _plan(workspace: Workspace, bits: dict[int, int]) -> Plan:
     current = state.tuning(workspace).plan
     name = f"ranked {min(bits.values())}/{max(bits.values())}"
-    return by_layer(current, sites_of(workspace.checkpoint.config), bits, 128, name)
+    return plan_by_layer(current, sites_of(workspace.checkpoint.config), bits, 128, name)

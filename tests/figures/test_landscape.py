@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.figures import Landscape, alt_text, landscape_contour, landscape_surface
-from app.figures.landscape import known_grid, loss_limit
+from app.figures.frame import nice_range
+from app.figures.landscape import known_grid
 from app.figures.palette import colours_for
 from tests.figures.checks import check_figure, is_empty, trace
 
@@ -142,20 +143,41 @@ def test_axes_and_colours_stay_while_points_arrive(draw: Any) -> None:
     assert axes(draw(early, dark=False)) == axes(draw(landscape(21), dark=False))
 
 
-@BOTH
-def test_the_loss_starts_at_zero_and_holds_the_plan(draw: Any) -> None:
+def test_colours_are_of_the_plane_and_heights_of_the_plan_too() -> None:
     high = landscape()
     assert high["quantized"]
     high["quantized"]["loss"] = 40.0
-    figure = draw(high, dark=False)
-    bottom, top = axes(figure)[-1] if figure.data[0].type == "surface" else axes(figure)[-2:]
-    assert bottom == 0
-    assert top == loss_limit(high) >= 40
+    surface, lines = landscape_surface(high, dark=False), landscape_contour(high, dark=False).data[0]
+    bottom, top = surface.layout.scene.zaxis.range
+    assert bottom <= 0.2
+    assert top >= 40
+    assert (surface.data[0].cmin, surface.data[0].cmax) == (lines.zmin, lines.zmax)
+    assert lines.zmin <= bowl(0, 0) < bowl(-1, -1) <= lines.zmax < 3
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9))
+def test_a_nice_range_holds_everything_in_some_steps(values: list[float]) -> None:
+    low, high, step = nice_range(values)
+    assert low <= min(values) <= max(values) <= high
+    assert (low / step, high / step) == (pytest.approx(round(low / step)), pytest.approx(round(high / step)))
+    if max(values) - min(values) > 1e-5 * max(map(abs, values)):
+        assert 5 <= round((high - low) / step) <= 14
+    assert f"{step:.0e}"[0] in "125"
+
+
+def test_a_flat_landscape_has_a_scale_too() -> None:
+    flat = landscape(loss=[[0.7] * 9] * 9, loss_at_zero=0.7, quantized=None)
+    for draw in (landscape_surface, landscape_contour):
+        figure = draw(flat, dark=False)
+        check_figure(figure)
+        bottom, top = axes(figure)[-1] if figure.data[0].type == "surface" else axes(figure)[-2:]
+        assert bottom < 0.7 < top
 
 
 def test_a_plan_is_a_point_on_the_surface_and_one_at_its_measured_loss() -> None:
     figure = landscape_surface(landscape(), dark=False)
-    lift = 0.02 * loss_limit(landscape())
+    bottom, top = figure.layout.scene.zaxis.range
+    lift = 0.02 * (top - bottom)
     on, over = trace(figure, "plan, projected onto the plane"), trace(figure, "plan, as measured")
     assert (on.x, on.y) == (over.x, over.y) == ((0.4,), (-0.3,))
     assert bowl(0.4, -0.3) <= on.z[0] <= bowl(0.4, -0.3) + lift

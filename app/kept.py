@@ -1,0 +1,22 @@
+"""Figures drawn once: plotly takes a tenth of a second for one, and a page looks often while a job runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+from plotly.graph_objects import Figure
+
+from app.figures import alt_text, chart_config
+
+
+def show_kept(name: str, content: object, draw: Callable[[], Figure]) -> None:
+    """Show the session's figure `name`, drawn anew only when `content` changed. It is the chart's key and
+    the name of a saved picture too."""
+    key = f"figure {name}"
+    known = st.session_state.get(key)
+    if known is None or known[0] != content:
+        known = (content, draw())
+        st.session_state[key] = known
+    figure: Figure = known[1]
+    st.plotly_chart(figure, theme=None, config=chart_config(name), alt=alt_text(figure), key=name)

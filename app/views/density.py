@@ -1,0 +1,96 @@
+"""Density: where all eigenvalues of one block lie, not only the largest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from app import state
+from app.figures import (
+    BlockSensitivity,
+    density_curve,
+    fmt_count,
+    fmt_lambda,
+    fmt_omega,
+    layer_label,
+    title,
+)
+from app.jobs import Job
+from app.kept import show_kept
+from app.registries import jobs
+from app.workspace import Workspace
+
+PROBES, STEPS = 4, 60
+
+
+def density_jobs(workspace: Workspace) -> list[Job]:
+    """Every density of this model that was asked for, newest first."""
+    return [job for job in jobs().all() if job.arguments[:2] == ("density", workspace.source.model)]
+
+
+def density_section(workspace: Workspace, blocks: list[BlockSensitivity], data: str, fraction: float) -> None:
+    """Choose a block, start, watch the curve arrive. `blocks` are those of the analysis above, if any;
+    training data and share are the ones chosen there."""
+    named = _choices(workspace, blocks)
+    choice, picture = st.columns([1, 3], gap="medium")
+    with choice:
+        label = st.selectbox("Block", list(named), key="density-block", persist_state="session")
+        job = next((j for j in density_jobs(workspace) if j.arguments[2:4] == named[label]), None)
+        if job and job.active:
+            if st.button("Cancel", icon=":material/close:", width="stretch", key="cancel-density"):
+                job.cancel()
+                st.rerun()
+            done = job.done / job.total if job.total else 0.0
+            st.progress(
+                min(done, 1.0), text=f"{job.done} of {job.total} products" if job.total else "Loading …"
+            )
+        elif st.button("Start density", icon=":material/play_arrow:", width="stretch", disabled=not data):
+            arguments = [
+                "density", workspace.source.model, *named[label], "--task", workspace.task.name,
+                "--train", data, "--fraction", str(fraction), "--steps", str(STEPS), "--probes", str(PROBES),
+            ]  # fmt: skip
+            jobs().start(f"Density of {label}, {workspace.checkpoint.name}", state.session(), arguments)
+            st.rerun()
+        if job and job.state == "failed":
+            st.error(job.error or "The density failed.", icon=":material/error:")
+        document = (job.result or job.partial) if job else None
+        st.caption(_words(document) if document else _promise(data))
+    with picture:
+        dark = state.dark()
+        show_kept("density", (document, dark), lambda: density_curve(document, dark=dark))
+
+
+def _choices(workspace: Workspace, blocks: list[BlockSensitivity]) -> dict[str, tuple[str, str]]:
+    """Label -> option: every layer, and the smaller blocks of the analysis above."""
+    layers = range(workspace.checkpoint.config.layers)
+    named = {layer_label(layer): ("--layer", str(layer)) for layer in layers}
+    for block in blocks:
+        if block["kind"] not in ("layer", "embedding"):
+            name = block["name"]
+            site = "" if name.endswith((".attention", ".ffn")) else f", {name.split('.', 4)[-1]}"
+            named[title(block) + site] = ("--block-name", name)
+    return named
+
+
+def _promise(data: str) -> str:
+    if not data:
+        return "Give the training data above first."
+    return f"{PROBES} random probes of {STEPS} Hessian-vector products each, on one draw of the share above."
+
+
+def _words(document: dict[str, Any]) -> str:
+    block, trace = document["block"], document["trace"]
+    parts = [
+        f"{len(document['nodes'])} of {document['probes']} probes on {fmt_count(document['examples'])} examples, "
+        f"{document['hvp_count']} Hessian-vector products in {document['seconds']:.0f} s.",
+        f"{fmt_count(block['parameters'])} eigenvalues from {fmt_lambda(document['lowest'])} to "
+        f"{fmt_lambda(document['highest'])}, each drawn {fmt_omega(document['sigma'])} wide.",
+    ]
+    if trace:
+        parts.append(
+            f"Their sum is {fmt_lambda(trace['value'])} ± {fmt_omega(trace['error'])}, "
+            f"their mean {fmt_lambda(document['mean_eigenvalue'])}."
+        )
+    parts.append("With few probes an outlier's place is well known, its height is not.")
+    return "\n\n".join(parts)
