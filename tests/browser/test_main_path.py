@@ -2,67 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from app.figures import fmt_percent
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.evaluation import Evaluator, calibration
-from qbert_core.quantization import Plan, SitePlan, preset_named
+from qbert_core.quantization import SitePlan, preset_named
 from qbert_core.tasks import task_named
 from qbert_core.tasks.data import read_table
+from tests.browser.conftest import PATIENCE, ROOT, ours
 from tests.tiny import make_tiny
-
-ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PATIENCE = 90_000  # ms: the tests are about what appears, not about how fast
-ROW = 35  # pixels of a table row
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app's address, with a store of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    home = str(tmp_path_factory.mktemp("home"))
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app", "--server.port", str(port)],
-            cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "QBERT_HOME": home},
-        )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"{address}/_stcore/health", timeout=1)
-            break
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.2)
-    yield address
-    process.terminate()
-    process.wait(timeout=20)
-    assert not ours(log.read_text()), log.read_text()
-
-
-def ours(log: str) -> list[str]:
-    """The tracebacks in a server's log that passed through our code. The server's own say nothing about
-    us: it logs one whenever a tab closes while its connection is being made."""
-    frames = (f'File "{ROOT / "app"}', f'File "{ROOT / "qbert_core"}')
-    return [part for part in log.split("Traceback")[1:] if any(frame in part for frame in frames)]
 
 
 def test_which_tracebacks_count() -> None:
@@ -70,83 +22,6 @@ def test_which_tracebacks_count() -> None:
     own = f'Traceback (most recent call last):\n  File "{ROOT}/app/main.py", line 1\nE: bad\n'
     assert ours(foreign) == []
     assert len(ours(foreign + own + foreign)) == 1
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield made
-        made.close()
-
-
-@dataclass
-class Visit:
-    """A page, and what it asked for and complained about."""
-
-    page: Page
-    foreign: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-    def state(self) -> str:
-        """The line over the numbers once they are current and complete."""
-        line = self.page.locator('.state[data-state="current"]')
-        expect(line).to_contain_text("sentences measured", timeout=PATIENCE)
-        return line.inner_text()
-
-    def value(self, label: str) -> str:
-        return self.page.locator(f'.card[aria-label="{label}"] .value').inner_text()
-
-    def digest(self) -> str:
-        return self.page.locator(".state").get_attribute("data-plan") or ""
-
-    def expect_plan(self, plan: Plan) -> None:
-        """Wait until the numbers shown are those of `plan`, all of them."""
-        line = self.page.locator(f'.state[data-state="current"][data-plan="{plan.digest}"]')
-        expect(line).to_contain_text("sentences measured", timeout=PATIENCE)
-
-    def edit(self, row: int, column: str, bits: str) -> None:
-        """Choose `bits` in a cell of the layer table (a canvas), by keyboard."""
-        table = self.page.get_by_test_id("stDataFrame").first
-        table.scroll_into_view_if_needed()
-        box = table.bounding_box()
-        assert box is not None
-        across = {"Attention": 0.28, "FFN": 0.6}[column]
-        self.page.mouse.click(box["x"] + across * box["width"], box["y"] + ROW * (row + 1) + ROW / 2)
-        self.page.wait_for_timeout(300)
-        self.page.keyboard.press("Enter")
-        self.page.wait_for_timeout(600)
-        self.page.keyboard.type(bits)
-        self.page.wait_for_timeout(300)
-        self.page.keyboard.press("Enter")
-
-
-@pytest.fixture
-def contexts(browser: Browser) -> Iterator[list[BrowserContext]]:
-    opened: list[BrowserContext] = []
-    yield opened
-    for context in opened:
-        context.close()
-
-
-@pytest.fixture
-def visit(browser: Browser, contexts: list[BrowserContext], server: str):
-    def open_page(path: str = "/", scheme: str = "light", width: int = 1280, height: int = 800) -> Visit:
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        contexts.append(context)
-        made = Visit(context.new_page())
-        made.page.set_default_timeout(PATIENCE)
-
-        def note(url: str) -> None:
-            if not url.startswith((server, server.replace("http", "ws"), "data:", "blob:")):
-                made.foreign.append(url)
-
-        made.page.on("request", lambda request: note(request.url))
-        made.page.on("pageerror", lambda error: made.errors.append(str(error)))
-        made.page.goto(path if path.startswith("http") else server + path)
-        return made
-
-    return open_page
 
 
 @pytest.fixture(scope="module")
