@@ -103,6 +103,9 @@ def sensitivity_command(args: argparse.Namespace) -> dict[str, Any]:
         granularity=args.block,
         tolerance=args.tolerance,
         seed=args.seed,
+        high=args.high,
+        confidence=args.confidence,
+        until_stable=args.until_stable,
         events=Progress(),
         warn=lambda line: print(f"warning: {line}", file=sys.stderr),
     )
@@ -364,6 +367,11 @@ def parser() -> Parser:
     c.add_argument("--fraction", type=float, default=0.1, help="share of the training examples a run")
     c.add_argument("--block", choices=("layer", "module", "site"), default="layer")
     c.add_argument("--tolerance", type=float, default=0.01, help="largest residual of an eigenvalue")
+    c.add_argument(
+        "--until-stable", action="store_true", help="stop before --runs when the high set is stable"
+    )
+    c.add_argument("--high", type=int, metavar="K", help="blocks that get the higher bits (default: half)")
+    c.add_argument("--confidence", type=float, default=0.95, help="bootstrap probability of that set")
 
     c = command("density", density_command)
     task_and(c, "--train")

@@ -10,6 +10,7 @@ from qbert_core.curvature.landscape import Landscape, QuantizedPoint, landscape
 from qbert_core.curvature.results import BlockSensitivity, Sensitivity
 from qbert_core.curvature.sensitivity import RunResult, block_eigenpair, draw, sensitivity
 from qbert_core.curvature.spectrum import Spectrum, block_named, spectrum
+from qbert_core.curvature.stability import Stability, stability
 from qbert_core.curvature.trace import TraceEstimate, block_trace, xtrace
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "RunResult",
     "Sensitivity",
     "Spectrum",
+    "Stability",
     "TraceEstimate",
     "block_eigenpair",
     "block_named",
@@ -39,6 +41,7 @@ __all__ = [
     "sensitivity",
     "smeared",
     "spectrum",
+    "stability",
     "two_largest_eigenpairs",
     "xtrace",
 ]

@@ -15,21 +15,24 @@ class Block:
     """Parameters that are differentiated together; everything else is held fixed."""
 
     name: str  # bert.encoder.layer.3, bert.encoder.layer.3.ffn, bert.encoder.layer.3.attention.self.query
-    layer: int  # 0-based
-    kind: str  # layer, attention or ffn
+    layer: int  # 0-based; -1 for an embedding table
+    kind: str  # layer, attention, ffn or embedding
     parameters: tuple[str, ...]  # in the order data flows
 
 
 def blocks_of(config: BertConfig, granularity: str = "layer") -> tuple[Block, ...]:
-    """The encoder's blocks, first layer first.
+    """The blocks in the order data flows through them.
 
     `layer`: all parameters of one encoder layer, biases and LayerNorm included. `module`: its
     attention half (query, key, value, attention.output) and its ffn half (intermediate, output).
-    `site`: one weight matrix. Raises `InputError` for another granularity.
+    `site`: one weight matrix, or one embedding table. Raises `InputError` for another granularity.
     """
     if granularity not in GRANULARITIES:
         raise InputError(f"block {granularity!r} is not known; expected one of {', '.join(GRANULARITIES)}")
     blocks: list[Block] = []
+    if granularity == "site":
+        tables = [name for name in config.embedding_shapes() if name.endswith("_embeddings.weight")]
+        blocks += [Block(name.removesuffix(".weight"), -1, "embedding", (name,)) for name in tables]
     for layer in range(config.layers):
         name = f"bert.encoder.layer.{layer}"
         parameters = tuple(config.encoder_shapes(layer))

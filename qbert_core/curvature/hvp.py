@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from qbert_core.curvature.blocks import Block
-from qbert_core.curvature.inputs import LayerInputs
+from qbert_core.curvature.inputs import LayerInputs, LinearizedBatch
 from qbert_core.curvature.linearized import Products
 from qbert_core.curvature.products import rounding_pays
 from qbert_core.errors import InputError
@@ -20,6 +22,9 @@ class BlockHessian:
     what their examples (or labelled tokens) do. The model is in eval mode. The checkpoint's weights
     are never changed.
 
+    Of an embedding table only the rows that the examples use count among the n parameters: in all
+    others the Hessian is zero. (They grow with the draw; the eigenvalues are those of the whole table.)
+
     Example: `BlockHessian(LayerInputs(checkpoint, task, examples), block).matvec(v)  # (n,) -> (n,)`
     """
 
@@ -29,6 +34,12 @@ class BlockHessian:
         self.products = 0
         self.fast_products = 0
         self._shapes = {name: weights[name].shape for name in block.parameters}
+        self._rows: dict[str, Tensor] = {}  # of embedding tables: those in use, ascending
+        if block.kind == "embedding":
+            self._rows = {name: inputs.used_rows(name) for name in block.parameters}
+            self._shapes = {
+                name: torch.Size((len(rows), weights[name].shape[1])) for name, rows in self._rows.items()
+            }
         self.size = sum(shape.numel() for shape in self._shapes.values())
         self._inputs = inputs
         self._events = events or Silent()
@@ -71,17 +82,22 @@ class BlockHessian:
         return [part.view(shape) for part, shape in zip(torch.split(flat, sizes), shapes, strict=True)]
 
     def _add_batch(self, index: int, along: dict[str, Tensor], into: Products, fast: bool) -> int:
-        bottom, top = self.block.layer, self._inputs.checkpoint.config.layers
+        embedding, top = self.block.kind == "embedding", self._inputs.checkpoint.config.layers
+        bottom = 0 if embedding else self.block.layer
         self._events.check()
         linearized = self._inputs.linearized(index, bottom)
         if not linearized.count:
             return 0
-        tangents, dx = [], None
+        dx: Tensor | None = None
+        if embedding:
+            dx, kept = linearized.embedding().tangent(
+                sum_of(part.index_select(0, self._places(linearized, name)) for name, part in along.items())
+            )
+            along = {}
+        tangents = []
         for layer in range(bottom, top):
             self._events.check()
-            tangents.append(
-                linearized.layers[layer].tangent(dx, along if layer == bottom else {}, fast)
-            )
+            tangents.append(linearized.layers[layer].tangent(dx, along if layer == bottom else {}, fast))
             dx = tangents[-1].out
         if dx is None:  # the block's parameters move nothing
             return linearized.count
@@ -94,6 +110,20 @@ class BlockHessian:
                 along if layer == bottom else {},
                 into,
                 fast,
-                through=layer > bottom,
+                through=embedding or layer > bottom,
             )
+        if embedding:
+            dubar = linearized.embedding().adjoint_tangent(dxbar, kept)
+            for name in self._rows:
+                if dubar is not None:
+                    into.add_rows(name, self._places(linearized, name), dubar)
         return linearized.count
+
+    def _places(self, linearized: LinearizedBatch, name: str) -> Tensor:
+        """(N,): where each packed token's row of a table stands among the rows in use."""
+        return torch.searchsorted(self._rows[name], linearized.table_rows(name))
+
+
+def sum_of(terms: Iterable[Tensor]) -> Tensor:
+    """The terms' sum; there is at least one."""
+    return torch.stack(list(terms)).sum(0)

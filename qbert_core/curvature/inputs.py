@@ -8,7 +8,7 @@ from torch import Tensor
 
 from qbert_core.bert import embed, encoder_layer, head, padding_mask
 from qbert_core.checkpoints import Checkpoint
-from qbert_core.curvature.linearized import Layout, LinearizedLayer
+from qbert_core.curvature.linearized import Layout, LinearizedEmbedding, LinearizedLayer
 from qbert_core.errors import InputError
 from qbert_core.tasks import Batch, Examples, Task, collate, length_batches
 
@@ -18,6 +18,7 @@ BATCH_TOKENS = 512
 BATCH_TOKENS_ACCELERATOR = 8192
 CACHE_BYTES = 2**31  # of hidden states
 LINEARIZED_BYTES = 2**31  # of linearized batches
+TABLES = {table: f"bert.embeddings.{table}_embeddings.weight" for table in ("word", "position", "token_type")}
 
 
 class LinearizedBatch:
@@ -37,6 +38,7 @@ class LinearizedBatch:
         self._xbar: Tensor  # adjoint of what flows into the lowest layer
         self._leaf: Tensor  # what flows into the head, a leaf of the gradient's graph
         self._gradient: Tensor | None = None  # of the loss sum by it, differentiable
+        self._embedding: LinearizedEmbedding | None = None
 
     def down_to(self, layer: int) -> LinearizedBatch:
         """Linearize the layers from `layer` up that are not yet."""
@@ -64,6 +66,23 @@ class LinearizedBatch:
     def xbar(self) -> Tensor:
         """(N, hidden): derivative of the loss sum by what flows into the lowest linearized layer."""
         return self._xbar
+
+    def embedding(self) -> LinearizedEmbedding:
+        """The embeddings around their tables; all layers must be linearized."""
+        if self._embedding is None:
+            checkpoint = self._inputs.checkpoint
+            rows = {name: self.table_rows(name) for name in TABLES.values()}
+            self._embedding = LinearizedEmbedding(checkpoint.weights, checkpoint.config, rows, self._xbar)
+        return self._embedding
+
+    def table_rows(self, parameter: str) -> Tensor:
+        """(N,): each packed token's row in an embedding table."""
+        device, (count, width) = self._inputs.device, self.layout.shape
+        if parameter == TABLES["position"]:
+            ids = torch.arange(width, device=device).expand(count, width)
+        else:
+            ids = self.batch.input_ids if parameter == TABLES["word"] else self.batch.token_type_ids
+        return self.layout.pack(ids.to(device).unsqueeze(2)).squeeze(1)
 
     def head_tangent(self, dx: Tensor) -> Tensor:
         """Second derivative of the loss sum by what flows into the head, times its tangent."""
@@ -144,6 +163,12 @@ class LayerInputs:
         if index < self._cacheable:
             self._reached[index] = (layer, x)
         return x
+
+    def used_rows(self, parameter: str) -> Tensor:
+        """The rows of an embedding table that the examples use, ascending."""
+        rows = [LinearizedBatch(self, index).table_rows(parameter) for index in range(len(self.batches))]
+        used: Tensor = torch.cat(rows).unique()
+        return used
 
     @torch.no_grad()
     def linearized(self, index: int, layer: int) -> LinearizedBatch:

@@ -16,11 +16,11 @@ from qbert_core.checkpoints import Checkpoint
 from qbert_core.curvature.blocks import Block, blocks_of
 from qbert_core.curvature.eigen import random_start
 from qbert_core.curvature.eigenpairs import Eigenpairs, two_largest_eigenpairs
+from qbert_core.curvature.fields import Fields, is_number
 from qbert_core.curvature.hvp import BlockHessian
 from qbert_core.curvature.inputs import LayerInputs
 from qbert_core.curvature.losses import Expansion, MovedLayer
 from qbert_core.curvature.plane import filter_normalised, flat, project
-from qbert_core.curvature.results import _Fields, _is_number
 from qbert_core.curvature.sensitivity import draw
 from qbert_core.errors import InputError
 from qbert_core.quantization import Plan, fake_quantize, sites_of
@@ -54,7 +54,7 @@ class QuantizedPoint:
 
     @classmethod
     def from_json(cls, document: Any) -> QuantizedPoint:
-        source = _Fields(document, "landscape quantized")
+        source = Fields(document, "landscape quantized")
         return cls(
             plan=source.text("plan"),
             plan_digest=source.text("plan_digest"),
@@ -116,7 +116,7 @@ class Landscape:
     @classmethod
     def from_json(cls, document: Any) -> Landscape:
         """The inverse of `to_json`, of one in progress too; `InputError` says what is missing or wrong."""
-        source = _Fields(document, "landscape")
+        source = Fields(document, "landscape")
         x, y = _axis(source, "x"), _axis(source, "y")
         return cls(
             layer=source.count("layer"),
@@ -315,20 +315,20 @@ def _finite(loss: float, x: float, y: float) -> float:
     return loss
 
 
-def _axis(source: _Fields, name: str) -> tuple[float, ...]:
+def _axis(source: Fields, name: str) -> tuple[float, ...]:
     axis: tuple[float, ...] = _table(source, name, (len(source.array(name)),))
     if len(axis) < 2 or any(b <= a for a, b in pairwise(axis)):
         raise source.wrong(name, "at least 2 numbers, ascending")
     return axis
 
 
-def _table(source: _Fields, name: str, shape: tuple[int, ...], *, holes: bool = False) -> Any:
+def _table(source: Fields, name: str, shape: tuple[int, ...], *, holes: bool = False) -> Any:
     """Nested lists of numbers as nested tuples; `holes`: null stands for a number that is not known."""
 
     def read(value: Any, depth: int) -> Any:
         if depth < len(shape) and isinstance(value, list) and len(value) == shape[depth]:
             return tuple(read(part, depth + 1) for part in value)
-        if depth == len(shape) and _is_number(value):
+        if depth == len(shape) and is_number(value):
             return float(value)
         if depth == len(shape) and value is None and holes:
             return None

@@ -205,6 +205,10 @@ class Products:
     def add(self, name: str, term: Tensor) -> None:
         self._sums[name] += term
 
+    def add_rows(self, name: str, rows: Tensor, terms: Tensor) -> None:
+        """Term i to row `rows[i]`."""
+        self._sums[name].index_add_(0, rows, terms)
+
 
 @dataclass
 class LayerTangent:
@@ -257,9 +261,7 @@ class LinearizedLayer:
         mask = padding_mask(lengths, layout.shape[1], x.dtype)
         self.attention = (scores if mask is None else scores + mask).softmax(-1)
         self._o = Linear(weights, name + "attention.output.dense", self._merge(self.attention @ self.val))
-        self._norm1 = Norm(
-            weights, name + "attention.output.LayerNorm", asking + self._o.value(), config.eps
-        )
+        self._norm1 = Norm(weights, name + "attention.output.LayerNorm", asking + self._o.value(), config.eps)
         self._up = Linear(weights, name + "intermediate.dense", self._norm1.value)
         activated, self._slope, self._bend = _activation(config.activation, self._up.value())
         self._down = Linear(weights, name + "output.dense", activated)
@@ -416,6 +418,26 @@ def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     if a is None or b is None:
         return b if a is None else a
     return a + b
+
+
+class LinearizedEmbedding:
+    """What flows into the first layer, around the tables' rows: Norm(word + type + position)."""
+
+    def __init__(
+        self, weights: Mapping[str, Tensor], config: BertConfig, rows: Mapping[str, Tensor], xbar: Tensor
+    ) -> None:
+        """`rows`: table's parameter name -> (N,) its row for each packed token; `xbar` (N, hidden)."""
+        x = sum((weights[name].index_select(0, chosen) for name, chosen in rows.items()), torch.zeros(()))
+        self._norm = Norm(weights, "bert.embeddings.LayerNorm", x.to(xbar), config.eps)
+        self._norm.adjoint(xbar)
+
+    def tangent(self, du: Tensor) -> tuple[Tensor | None, NormTangent | None]:
+        """(N, hidden) tangent of the rows' sum -> of what flows into the first layer."""
+        return self._norm.tangent(du, {})
+
+    def adjoint_tangent(self, dxbar: Tensor | None, kept: NormTangent | None) -> Tensor | None:
+        """Tangent of the adjoint of the rows' sum, (N, hidden)."""
+        return self._norm.adjoint_tangent(dxbar, kept, {})
 
 
 def _activation(name: str, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from qbert_core.curvature.fields import Fields
+from qbert_core.curvature.stability import Stability
 from qbert_core.errors import InputError
 
-KINDS = ("layer", "attention", "ffn")
+KINDS = ("layer", "attention", "ffn", "embedding")
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,11 @@ class BlockSensitivity:
     """One block's eigenvalue of largest magnitude in each run, with its sign."""
 
     name: str
-    layer: int  # 0-based
-    kind: str  # layer, attention or ffn
+    layer: int  # 0-based; -1 for an embedding table
+    kind: str  # layer, attention, ffn or embedding
     lambdas: tuple[float, ...]  # one a run
     residuals: tuple[float, ...]  # |Hv - lambda v| / |lambda|, one a run
+    risks: tuple[float, ...] | None = None  # that a larger eigenvalue was missed, at most, one a run
 
     @property
     def mean(self) -> float:
@@ -44,6 +47,7 @@ class BlockSensitivity:
             "kind": self.kind,
             "lambdas": list(self.lambdas),
             "residuals": list(self.residuals),
+            "risks": None if self.risks is None else list(self.risks),
             "mean": self.mean,
             "std": self.std,
             "omega": self.omega,
@@ -69,6 +73,8 @@ class Sensitivity:
     tolerance: float | None = None
     model: str | None = None  # the checkpoint's fingerprint
     data: str | None = None  # the training examples' fingerprint
+    hvp_rounded: int = 0  # of the products, those in fast arithmetic
+    stability: Stability | None = None  # of the ranking, from the third whole run on
 
     @property
     def granularity(self) -> str:
@@ -92,6 +98,10 @@ class Sensitivity:
             "granularity": self.granularity,
             "model": self.model,
             "data": self.data,
+            "hvp_rounded": self.hvp_rounded,
+            "stability": None
+            if self.stability is None
+            else {**self.stability.to_json(), "examples_used": self.runs * self.examples},
         }
 
     @classmethod
@@ -100,7 +110,7 @@ class Sensitivity:
 
         mean, std and omega follow from the lambdas: where a block gives them they must agree.
         """
-        source = _Fields(document, "sensitivity")
+        source = Fields(document, "sensitivity")
         runs = source.count("runs", least=1)
         entries = enumerate(source.array("blocks"))
         blocks = tuple(_block(entry, f"sensitivity block {i}", runs) for i, entry in entries)
@@ -116,98 +126,34 @@ class Sensitivity:
             examples=source.count("examples", least=1),
             seconds=source.number("seconds"),
             hvp_count=source.count("hvp_count"),
+            hvp_rounded=source.count("hvp_rounded") if source.has("hvp_rounded") else 0,
             stopped=source.choice("stopped", ("runs", "stable")),
             seed=source.count("seed") if source.has("seed") else None,
             fraction=source.number("fraction") if source.has("fraction") else None,
             tolerance=source.number("tolerance") if source.has("tolerance") else None,
             model=source.text("model") if source.has("model") else None,
             data=source.text("data") if source.has("data") else None,
+            stability=Stability.from_json(document["stability"], "sensitivity stability", len(blocks))
+            if source.has("stability")
+            else None,
         )
 
 
 def _block(document: Any, where: str, runs: int) -> BlockSensitivity:
-    source = _Fields(document, where)
+    source = Fields(document, where)
     block = BlockSensitivity(
         name=source.text("name"),
-        layer=source.count("layer"),
+        layer=source.count("layer", least=-1),
         kind=source.choice("kind", KINDS),
         lambdas=source.numbers("lambdas", runs),
         residuals=source.numbers("residuals", runs),
+        risks=source.numbers("risks", runs) if source.has("risks") else None,
     )
+    if (block.layer < 0) != (block.kind == "embedding"):
+        raise source.wrong("layer", "0 or more, and -1 for an embedding table")
     for name in ("mean", "std", "omega"):
         if source.has(name):
             given, right = source.number(name), getattr(block, name)
             if not math.isclose(given, right, rel_tol=1e-6, abs_tol=1e-12):
                 raise InputError(f"{where}: {name} is {given}, its lambdas give {right}")
     return block
-
-
-class _Fields:
-    """A JSON object that names itself and the field when something is not as it should be."""
-
-    def __init__(self, document: Any, where: str) -> None:
-        if not isinstance(document, dict):
-            raise InputError(f"{where}: expected a JSON object, found {_shown(document)}")
-        self.document = document
-        self.where = where
-
-    def has(self, name: str) -> bool:
-        return self.document.get(name) is not None
-
-    def value(self, name: str) -> Any:
-        if name not in self.document:
-            raise InputError(f"{self.where}: {name} is missing")
-        return self.document[name]
-
-    def wrong(self, name: str, expected: str) -> InputError:
-        return InputError(f"{self.where}: {name} is {_shown(self.document[name])}; expected {expected}")
-
-    def count(self, name: str, least: int = 0) -> int:
-        value = self.value(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise self.wrong(name, f"a whole number of at least {least}")
-        return value
-
-    def number(self, name: str) -> float:
-        value = self.value(name)
-        if not _is_number(value):
-            raise self.wrong(name, "a finite number")
-        return float(value)
-
-    def numbers(self, name: str, length: int) -> tuple[float, ...]:
-        value = self.value(name)
-        if not isinstance(value, list) or len(value) != length or not all(map(_is_number, value)):
-            raise self.wrong(name, f"{length} finite numbers, one a run")
-        return tuple(map(float, value))
-
-    def text(self, name: str) -> str:
-        value = self.value(name)
-        if not isinstance(value, str) or not value:
-            raise self.wrong(name, "a text")
-        return value
-
-    def choice(self, name: str, allowed: tuple[str, ...]) -> str:
-        value = self.value(name)
-        if value not in allowed:
-            raise self.wrong(name, f"one of {', '.join(allowed)}")
-        return str(value)
-
-    def array(self, name: str) -> list[Any]:
-        value = self.value(name)
-        if not isinstance(value, list):
-            raise self.wrong(name, "a list")
-        return value
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int no float can hold
-        return False
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

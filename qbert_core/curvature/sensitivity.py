@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from qbert_core.curvature.eigen import Eigenpair, largest_eigenpair, random_star
 from qbert_core.curvature.hvp import BlockHessian
 from qbert_core.curvature.inputs import LayerInputs
 from qbert_core.curvature.results import BlockSensitivity, Sensitivity
+from qbert_core.curvature.stability import Stability, stability
 from qbert_core.errors import InputError
 from qbert_core.runtime.events import Events, Silent
 from qbert_core.tasks import Examples, Task
@@ -29,6 +31,8 @@ class RunResult:
     residuals: tuple[float, ...]
     products: int
     seconds: float
+    risks: tuple[float, ...] = ()
+    rounded: int = 0  # of the products
 
 
 def draw(n: int, fraction: float, seed: int, run: int) -> NDArray[np.int64]:
@@ -47,30 +51,45 @@ def sensitivity(
     granularity: str = "layer",
     tolerance: float = 0.01,
     seed: int = 0,
+    high: int | None = None,
+    confidence: float = 0.95,
+    until_stable: bool = False,
     events: Events | None = None,
     finished: Mapping[int, RunResult] | None = None,
     on_run: Callable[[RunResult], None] | None = None,
 ) -> Sensitivity:
     """Lambda samples and Omega of every block: `runs` runs, each on its own draw of `examples`.
 
+    From the third run on the result says how sure the ranking is (`stability`) for the set of the
+    `high` most sensitive blocks, half of them unless given. With `until_stable` the analysis ends, at
+    the latest after `runs` runs, as soon as a bootstrap gives that set a probability of `confidence`.
+
     `events` gets (blocks done, blocks in all, Sensitivity so far) after every block and is asked
     to cancel inside every product. Runs in `finished` (by number) are taken as they are; `on_run`
     gets each new one when it is complete, to be stored. Same arguments and machine, same lambdas.
     Raises `InputError` for numbers out of range and a task that does not fit the model.
     """
-    _check(runs, fraction, tolerance, seed, len(examples))
+    _check(runs, fraction, tolerance, seed, confidence, len(examples))
     task.check_model(checkpoint.config)
     events = events or Silent()
     blocks = blocks_of(checkpoint.config, granularity)
     samples = {run: result for run, result in (finished or {}).items() if run < runs}
     if any(len(result.lambdas) != len(blocks) for result in samples.values()):
         raise ValueError(f"a finished run does not have the {len(blocks)} blocks of a {granularity} run")
+    if high is None:
+        high = max(1, len(blocks) // 2)
+    if not 1 <= high < max(2, len(blocks)):
+        raise InputError(f"high is {high}; expected 1 to {len(blocks) - 1}, fewer than there are blocks")
     total = runs * len(blocks)
+    stable: Stability | None = None
 
-    def summary() -> Sensitivity:
+    def summary(runs: int = runs, stopped: str = "runs") -> Sensitivity:
         return Sensitivity(
             blocks=_by_block(blocks, samples),
             runs=runs,
+            stopped=stopped,
+            stability=stable,
+            hvp_rounded=sum(sample.rounded for sample in samples.values()),
             examples=len(draw(len(examples), fraction, seed, 0)),
             seconds=sum(sample.seconds for sample in samples.values()),
             hvp_count=sum(sample.products for sample in samples.values()),
@@ -88,26 +107,48 @@ def sensitivity(
 
     report()
     for run in range(runs):
-        if run in samples:
-            continue
-        started = time.perf_counter()
-        chosen = examples.take(draw(len(examples), fraction, seed, run))
-        inputs = LayerInputs(checkpoint, task, chosen)
-        pairs: list[Eigenpair] = []
-        for index, block in enumerate(blocks):
-            events.check()
-            pairs.append(block_eigenpair(inputs, block, [seed, run, index], tolerance, events))
-            samples[run] = RunResult(
-                run,
-                tuple(pair.value for pair in pairs),
-                tuple(pair.residual for pair in pairs),
-                sum(pair.products for pair in pairs),
-                time.perf_counter() - started,
-            )
-            report()
-        if on_run:
-            on_run(samples[run])
+        if run not in samples:
+            chosen = examples.take(draw(len(examples), fraction, seed, run))
+            for result in run_blocks(checkpoint, task, chosen, blocks, run, tolerance, seed, events):
+                samples[run] = result
+                report()
+            if on_run:
+                on_run(samples[run])
+        lambdas = [samples[earlier].lambdas for earlier in range(run + 1)]
+        stable = stability(lambdas, high=high, confidence=confidence, seed=seed, before=stable)
+        if until_stable and stable is not None and stable.stable_after is not None:
+            samples = {earlier: samples[earlier] for earlier in range(run + 1)}
+            return summary(run + 1, "stable")
     return summary()
+
+
+def run_blocks(
+    checkpoint: Checkpoint,
+    task: Task,
+    examples: Examples,
+    blocks: Sequence[Block],
+    run: int,
+    tolerance: float,
+    seed: int,
+    events: Events | None = None,
+) -> Iterator[RunResult]:
+    """One run over its `examples`: the result so far after every block, the last one complete."""
+    started = time.perf_counter()
+    inputs = LayerInputs(checkpoint, task, examples)
+    pairs: list[Eigenpair] = []
+    for index, block in enumerate(blocks):
+        if events:
+            events.check()
+        pairs.append(block_eigenpair(inputs, block, [seed, run, index], tolerance, events))
+        yield RunResult(
+            run,
+            tuple(pair.value for pair in pairs),
+            tuple(pair.residual for pair in pairs),
+            sum(pair.products for pair in pairs),
+            time.perf_counter() - started,
+            tuple(pair.risk for pair in pairs),
+            sum(pair.rounded for pair in pairs),
+        )
 
 
 def block_eigenpair(
@@ -117,7 +158,8 @@ def block_eigenpair(
     hessian = BlockHessian(inputs, block, events)
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
     start = random_start(hessian.size, number, inputs.dtype, inputs.device)
-    return largest_eigenpair(hessian.matvec, start, tolerance=tolerance)
+    fast = partial(hessian.matvec, fast=True) if hessian.has_fast else None
+    return largest_eigenpair(hessian.matvec, start, tolerance=tolerance, fast=fast)
 
 
 def _by_block(blocks: tuple[Block, ...], samples: Mapping[int, RunResult]) -> tuple[BlockSensitivity, ...]:
@@ -127,17 +169,23 @@ def _by_block(blocks: tuple[Block, ...], samples: Mapping[int, RunResult]) -> tu
         if reached:
             lambdas = tuple(sample.lambdas[index] for sample in reached)
             residuals = tuple(sample.residuals[index] for sample in reached)
-            rows.append(BlockSensitivity(block.name, block.layer, block.kind, lambdas, residuals))
+            known = all(len(sample.risks) == len(sample.lambdas) for sample in reached)
+            risks = tuple(sample.risks[index] for sample in reached) if known else None
+            rows.append(BlockSensitivity(block.name, block.layer, block.kind, lambdas, residuals, risks))
     return tuple(rows)
 
 
-def _check(runs: int, fraction: float, tolerance: float, seed: int, examples: int) -> None:
+def _check(runs: int, fraction: float, tolerance: float, seed: int, confidence: float, examples: int) -> None:
     if runs < 1:
         raise InputError(f"runs is {runs}; expected at least 1")
     if not 0 < fraction <= 1:
         raise InputError(f"fraction is {fraction}; expected more than 0 and at most 1 (every example)")
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance is {tolerance}; expected more than 0 and less than 1, for example 0.01")
+    if not 0.5 <= confidence < 1:
+        raise InputError(
+            f"confidence is {confidence}; expected at least 0.5 and less than 1, for example 0.95"
+        )
     if seed < 0:
         raise InputError(f"seed is {seed}; expected 0 or more")
     if examples == 0:

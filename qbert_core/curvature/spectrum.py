@@ -15,9 +15,10 @@ from qbert_core.checkpoints import Checkpoint
 from qbert_core.curvature.basis import require_room, seeded_vector
 from qbert_core.curvature.blocks import GRANULARITIES, Block, blocks_of
 from qbert_core.curvature.density import Curve, Quadrature, lanczos_quadrature, smeared
+from qbert_core.curvature.fields import Fields, is_number
 from qbert_core.curvature.hvp import BlockHessian
 from qbert_core.curvature.inputs import LayerInputs
-from qbert_core.curvature.results import KINDS, _Fields, _is_number
+from qbert_core.curvature.results import KINDS
 from qbert_core.curvature.sensitivity import draw
 from qbert_core.curvature.trace import PRODUCTS, TraceEstimate, xtrace
 from qbert_core.errors import InputError
@@ -115,9 +116,9 @@ class Spectrum:
         The curve and all else that follows from nodes, weights and trace is worked out anew; the
         ends and mean_eigenvalue must agree with them where they are given.
         """
-        source = _Fields(document, "spectrum")
-        block = _Fields(source.value("block"), "spectrum block")
-        trace = _Fields(source.value("trace"), "spectrum trace")
+        source = Fields(document, "spectrum")
+        block = Fields(source.value("block"), "spectrum block")
+        trace = Fields(source.value("trace"), "spectrum trace")
         nodes, weights = source.array("nodes"), source.array("weights")
         if not nodes or len(nodes) != len(weights):
             raise InputError(
@@ -234,11 +235,11 @@ def spectrum(
 
 
 def _quadrature(nodes: object, weights: object, probe: int) -> Quadrature:
-    source = _Fields({"nodes": nodes, "weights": weights}, f"spectrum probe {probe}")
+    source = Fields({"nodes": nodes, "weights": weights}, f"spectrum probe {probe}")
     found = {}
     for name in ("nodes", "weights"):
         values = source.array(name)
-        if not values or not all(map(_is_number, values)):
+        if not values or not all(map(is_number, values)):
             raise source.wrong(name, "finite numbers")
         found[name] = tuple(map(float, values))
     if len(found["nodes"]) != len(found["weights"]) or list(found["nodes"]) != sorted(found["nodes"]):

@@ -24,6 +24,9 @@ def stored_sensitivity(
     tolerance: float,
     seed: int,
     events: Events,
+    high: int | None = None,
+    confidence: float = 0.95,
+    until_stable: bool = False,
     warn: Callable[[str], None],
 ) -> Sensitivity:
     """`sensitivity`, taking finished runs from `store` and putting new ones there.
@@ -39,7 +42,7 @@ def stored_sensitivity(
 
     def key(run: int) -> str:
         return unit_key(
-            "sensitivity-run",
+            "certified-sensitivity-run",
             model=checkpoint.fingerprint,
             task=task.name,
             data=examples.fingerprint,
@@ -73,6 +76,9 @@ def stored_sensitivity(
         granularity=granularity,
         tolerance=tolerance,
         seed=seed,
+        high=high,
+        confidence=confidence,
+        until_stable=until_stable,
         events=events,
         finished=finished,
         on_run=keep,
@@ -88,6 +94,8 @@ def _run_result(value: object, store: Store) -> RunResult:
             tuple(fields["residuals"]),
             fields["products"],
             fields["seconds"],
+            tuple(fields["risks"]),
+            fields["rounded"],
         )
     except (KeyError, TypeError, ValueError):
         raise StoreError(f"{store.path}: a finished run cannot be read; it is computed again") from None

@@ -30,6 +30,7 @@ from qbert_core.curvature import (
     random_start,
 )
 from qbert_core.errors import Cancelled, InputError
+from qbert_core.quantization import sites_of
 from qbert_core.runtime.events import Silent
 from qbert_core.tasks import TASKS, Batch, Examples, collate
 from qbert_core.tasks.base import make_examples
@@ -119,22 +120,24 @@ def models(folder: Path, head: str) -> tuple[Checkpoint, torch.nn.Module]:
 
 @cache
 def dense_hessian(folder: Path, head: str, layer: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """The Hessian of one layer's parameters through transformers, and each one's rows in it."""
+    """The Hessian of one layer's parameters, or of the embedding tables (-1), through transformers, and
+    each one's rows in it."""
     checkpoint, model = models(folder, head)
-    block = blocks_of(checkpoint.config)[layer]
-    values = [dict(model.named_parameters())[name].detach() for name in block.parameters]
+    tables = [b.parameters[0] for b in blocks_of(checkpoint.config, "site") if b.kind == "embedding"]
+    parameters = tables if layer < 0 else blocks_of(checkpoint.config)[layer].parameters
+    values = [dict(model.named_parameters())[name].detach() for name in parameters]
     loss = transformers_loss(model, head, random_examples(head))
 
     def of_vector(flat: Tensor) -> Tensor:
         parts = torch.split(flat, [value.numel() for value in values])
         shaped = [part.view_as(value) for part, value in zip(parts, values, strict=True)]
-        return loss(dict(zip(block.parameters, shaped, strict=True)))
+        return loss(dict(zip(parameters, shaped, strict=True)))
 
     flat = torch.cat([value.reshape(-1) for value in values])
     places = torch.split(torch.arange(flat.numel()), [value.numel() for value in values])
     hessian = torch.autograd.functional.hessian(of_vector, flat, vectorize=True)
     assert isinstance(hessian, Tensor)
-    return hessian, dict(zip(block.parameters, places, strict=True))
+    return hessian, dict(zip(parameters, places, strict=True))
 
 
 @pytest.fixture(scope="module", params=list(CASES))
@@ -151,6 +154,18 @@ def all_blocks(checkpoint: Checkpoint) -> list[Block]:
     return [b for g in ("layer", "module", "site") for b in blocks_of(checkpoint.config, g)]
 
 
+def used(inputs: LayerInputs, block: Block, name: str, places: Tensor) -> Tensor:
+    """Of an embedding table the rows that occur, in order; of any other parameter all."""
+    if block.kind != "embedding":
+        return places
+    ids = {
+        "word": {i for batch in inputs.batches for i in batch.input_ids[batch.input_ids > 0].tolist()},
+        "position": set(range(max(LENGTHS))),
+        "token_type": {0, 1},
+    }[name.split(".")[2].removesuffix("_embeddings")]
+    return places.view(-1, inputs.checkpoint.config.hidden)[sorted(ids)].flatten()
+
+
 def test_every_block_has_the_dense_hessian_of_transformers(folder: Path, head: str) -> None:
     checkpoint, _ = models(folder / head, head)
     inputs = LayerInputs(checkpoint, CASES[head], random_examples(head), TOKENS)
@@ -158,7 +173,7 @@ def test_every_block_has_the_dense_hessian_of_transformers(folder: Path, head: s
     assert len({batch.input_ids.shape for batch in inputs.batches}) > 2
     for block in all_blocks(checkpoint):
         dense, places = dense_hessian(folder / head, head, block.layer)
-        rows = torch.cat([places[name] for name in block.parameters])
+        rows = torch.cat([used(inputs, block, name, places[name]) for name in block.parameters])
         part = dense[rows][:, rows]
         hessian = BlockHessian(inputs, block)
         assert hessian.size == len(rows)
@@ -200,7 +215,7 @@ def test_curvlinops_agrees_on_products_of_a_site(folder: Path, site: int) -> Non
     # differences contradict
     checkpoint, model = models(folder / "sequence", "sequence")
     examples = random_examples("sequence")
-    block = blocks_of(checkpoint.config, "site")[site]
+    block = blocks_of(checkpoint.config, "site")[3 + site]  # after the tables
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
@@ -367,9 +382,11 @@ def test_blocks_cover_the_encoder_once_at_every_granularity(tiny: Checkpoint) ->
         blocks = blocks_of(config, granularity)
         assert sorted(p for b in blocks for p in b.parameters) == sorted(encoder)
     sites = blocks_of(config, "site")
-    assert [b.layer for b in sites] == [layer for layer in range(3) for _ in range(6)]
+    assert [b.layer for b in sites] == [-1] * 3 + [layer for layer in range(3) for _ in range(6)]
     assert all(b.parameters == (f"{b.name}.weight",) for b in sites)
-    assert [(b.name, b.kind) for b in sites[6:12]] == [
+    assert [b.name for b in sites] == [site.name for site in sites_of(config)]
+    assert [b.kind for b in sites] == [site.kind for site in sites_of(config)]
+    assert [(b.name, b.kind) for b in sites[9:15]] == [
         ("bert.encoder.layer.1.attention.self.query", "attention"),
         ("bert.encoder.layer.1.attention.self.key", "attention"),
         ("bert.encoder.layer.1.attention.self.value", "attention"),

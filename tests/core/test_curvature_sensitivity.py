@@ -199,10 +199,10 @@ def test_the_document_round_trips_and_has_the_promised_keys(tiny: Checkpoint, ex
     assert Sensitivity.from_json(document) == result
     assert list(document) == [
         "blocks", "runs", "examples", "seconds", "hvp_count", "stopped",
-        "seed", "fraction", "tolerance", "granularity", "model", "data",
+        "seed", "fraction", "tolerance", "granularity", "model", "data", "hvp_rounded", "stability",
     ]  # fmt: skip
     assert list(document["blocks"][0]) == [
-        "name", "layer", "kind", "lambdas", "residuals", "mean", "std", "omega",
+        "name", "layer", "kind", "lambdas", "residuals", "risks", "mean", "std", "omega",
     ]  # fmt: skip
     lambdas = document["blocks"][7]["lambdas"]
     assert document["blocks"][7]["omega"] == pytest.approx(abs(np.mean(lambdas)) + np.std(lambdas, ddof=0))

@@ -242,7 +242,7 @@ def examples() -> Examples:
 
 
 def small(tiny: Checkpoint, examples: Examples, **options: Any) -> Spectrum:
-    block = blocks_of(tiny.config, "site")[3]
+    block = blocks_of(tiny.config, "site")[6]
     arguments = {"fraction": 0.4, "steps": 6, "probes": 2, "trace_products": 8, **options}
     return spectrum(tiny, SST2, examples, block, **arguments)
 
@@ -251,7 +251,7 @@ def test_it_is_computed_on_the_first_runs_draw(tiny: Checkpoint, examples: Examp
     result = small(tiny, examples, seed=5, steps=40)
     assert result.examples == 4
     chosen = examples.take(draw(10, 0.4, 5, 0))
-    hessian = BlockHessian(LayerInputs(tiny, SST2, chosen), blocks_of(tiny.config, "site")[3])
+    hessian = BlockHessian(LayerInputs(tiny, SST2, chosen), blocks_of(tiny.config, "site")[6])
     dense = torch.stack([hessian.matvec(unit) for unit in torch.eye(hessian.size)])
     values = torch.linalg.eigvalsh(dense.double())
     assert float(values[0]) <= result.lowest + 1e-6
