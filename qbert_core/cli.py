@@ -106,6 +106,7 @@ def sensitivity_command(args: argparse.Namespace) -> dict[str, Any]:
         high=args.high,
         confidence=args.confidence,
         until_stable=args.until_stable,
+        workers=args.workers,
         events=Progress(),
         warn=lambda line: print(f"warning: {line}", file=sys.stderr),
     )
@@ -372,6 +373,7 @@ def parser() -> Parser:
     )
     c.add_argument("--high", type=int, metavar="K", help="blocks that get the higher bits (default: half)")
     c.add_argument("--confidence", type=float, default=0.95, help="bootstrap probability of that set")
+    c.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the runs")
 
     c = command("density", density_command)
     task_and(c, "--train")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -50,3 +51,10 @@ class Checkpoint:
             for name, tensor in self.weights.items()
         }
         return replace(self, weights=MappingProxyType(moved))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: a read-only view of the weights cannot be pickled, what it shows can."""
+        return {**self.__dict__, "weights": dict(self.weights)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, weights=MappingProxyType(state["weights"]))

@@ -8,7 +8,14 @@ from qbert_core.curvature.hvp import BlockHessian
 from qbert_core.curvature.inputs import LayerInputs
 from qbert_core.curvature.landscape import Landscape, QuantizedPoint, landscape
 from qbert_core.curvature.results import BlockSensitivity, Sensitivity
-from qbert_core.curvature.sensitivity import RunResult, block_eigenpair, draw, sensitivity
+from qbert_core.curvature.sensitivity import (
+    Compute,
+    RunResult,
+    block_eigenpair,
+    draw,
+    run_blocks,
+    sensitivity,
+)
 from qbert_core.curvature.spectrum import Spectrum, block_named, spectrum
 from qbert_core.curvature.stability import Stability, stability
 from qbert_core.curvature.trace import TraceEstimate, block_trace, xtrace
@@ -17,6 +24,7 @@ __all__ = [
     "Block",
     "BlockHessian",
     "BlockSensitivity",
+    "Compute",
     "Curve",
     "Eigenpair",
     "Eigenpairs",
@@ -38,6 +46,7 @@ __all__ = [
     "landscape",
     "largest_eigenpair",
     "random_start",
+    "run_blocks",
     "sensitivity",
     "smeared",
     "spectrum",

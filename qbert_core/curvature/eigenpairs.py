@@ -64,20 +64,23 @@ def two_largest_eigenpairs(
         if len(found) > 1 and abs(pair.value) <= (1 + tolerance) * largest:
             break
         largest = max(largest, abs(pair.value))
-    images = torch.stack([matvec(v) for v in found])
+    # in double precision: a float32 dot product over a layer's parameters is off by some 1e-4
+    basis = torch.linalg.qr(found.double().T).Q.T
+    images = torch.stack([matvec(v).double() for v in basis.to(starts.dtype)])
 
-    rayleigh = found @ images.T
+    rayleigh = basis @ images.T
     values, rotation = torch.linalg.eigh((rayleigh + rayleigh.T) / 2)
     order = values.abs().argsort(descending=True)[:2]
     values, rotation = values[order], rotation[:, order].T
-    vectors, images = rotation @ found, rotation @ images
+    vectors, images = rotation @ basis, rotation @ images
     lengths = torch.linalg.vector_norm(images, dim=1)
     values = values.where(lengths > 32 * rounding * lengths.max(), 0)
     errors = torch.linalg.vector_norm(images - values[:, None] * vectors, dim=1)
     residuals = (errors / values.abs()).where(values != 0, 0)
+    vectors = vectors * vectors.gather(1, vectors.abs().argmax(1, keepdim=True)).sign()
     return Eigenpairs(
         values=(float(values[0]), float(values[1])),
-        vectors=vectors * vectors.gather(1, vectors.abs().argmax(1, keepdim=True)).sign(),
+        vectors=vectors.to(starts.dtype),
         residuals=(float(residuals[0]), float(residuals[1])),
         products=products + len(found),
     )

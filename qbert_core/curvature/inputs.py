@@ -14,7 +14,7 @@ from qbert_core.tasks import Batch, Examples, Task, collate, length_batches
 
 # Padded tokens a batch. Few enough that a batch's values stay in a CPU's cache and that a cancel waits
 # for little; an accelerator idles on so few.
-BATCH_TOKENS = 512
+BATCH_TOKENS = 256
 BATCH_TOKENS_ACCELERATOR = 8192
 CACHE_BYTES = 2**31  # of hidden states
 LINEARIZED_BYTES = 2**31  # of linearized batches

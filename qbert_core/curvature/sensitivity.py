@@ -35,6 +35,10 @@ class RunResult:
     rounded: int = 0  # of the products
 
 
+# numbers of runs -> their results, some of them first in part, as they arrive
+Compute = Callable[[Sequence[int]], Iterator[RunResult]]
+
+
 def draw(n: int, fraction: float, seed: int, run: int) -> NDArray[np.int64]:
     """Indices of run `run`'s examples, ascending: max(1, round(fraction n)) of n without replacement."""
     size = max(1, round(fraction * n))
@@ -57,6 +61,7 @@ def sensitivity(
     events: Events | None = None,
     finished: Mapping[int, RunResult] | None = None,
     on_run: Callable[[RunResult], None] | None = None,
+    compute: Compute | None = None,
 ) -> Sensitivity:
     """Lambda samples and Omega of every block: `runs` runs, each on its own draw of `examples`.
 
@@ -66,7 +71,9 @@ def sensitivity(
 
     `events` gets (blocks done, blocks in all, Sensitivity so far) after every block and is asked
     to cancel inside every product. Runs in `finished` (by number) are taken as they are; `on_run`
-    gets each new one when it is complete, to be stored. Same arguments and machine, same lambdas.
+    gets each new one when it is complete, to be stored. `compute` may compute the runs elsewhere, in
+    any order; here they are computed one after the other. Same arguments, machine and number of
+    threads, same lambdas.
     Raises `InputError` for numbers out of range and a task that does not fit the model.
     """
     _check(runs, fraction, tolerance, seed, confidence, len(examples))
@@ -82,6 +89,7 @@ def sensitivity(
         raise InputError(f"high is {high}; expected 1 to {len(blocks) - 1}, fewer than there are blocks")
     total = runs * len(blocks)
     stable: Stability | None = None
+    judged = 0  # runs
 
     def summary(runs: int = runs, stopped: str = "runs") -> Sensitivity:
         return Sensitivity(
@@ -105,21 +113,53 @@ def sensitivity(
         if done:
             events.progress(done, total, summary())
 
+    def advance() -> bool:
+        """Judge the ranking by the runs that are complete without a gap; whether to stop there."""
+        nonlocal stable, judged
+        while judged in samples and len(samples[judged].lambdas) == len(blocks):
+            judged += 1
+            lambdas = [samples[run].lambdas for run in range(judged)]
+            stable = stability(lambdas, high=high, confidence=confidence, seed=seed, before=stable)
+            if until_stable and stable is not None and stable.stable_after is not None:
+                return True
+        return False
+
+    if compute is None:
+        compute = _in_turn(checkpoint, task, examples, blocks, fraction, tolerance, seed, events)
+    stop = advance()
     report()
-    for run in range(runs):
-        if run not in samples:
-            chosen = examples.take(draw(len(examples), fraction, seed, run))
-            for result in run_blocks(checkpoint, task, chosen, blocks, run, tolerance, seed, events):
-                samples[run] = result
-                report()
-            if on_run:
-                on_run(samples[run])
-        lambdas = [samples[earlier].lambdas for earlier in range(run + 1)]
-        stable = stability(lambdas, high=high, confidence=confidence, seed=seed, before=stable)
-        if until_stable and stable is not None and stable.stable_after is not None:
-            samples = {earlier: samples[earlier] for earlier in range(run + 1)}
-            return summary(run + 1, "stable")
+    if not stop:
+        for result in compute(tuple(run for run in range(runs) if run not in samples)):
+            samples[result.run] = result
+            whole = len(result.lambdas) == len(blocks)
+            stop = whole and advance()
+            report()
+            if whole and on_run:
+                on_run(result)
+            if stop:
+                break
+    if stop:
+        samples = {run: samples[run] for run in range(judged)}
+        return summary(judged, "stable")
     return summary()
+
+
+def _in_turn(
+    checkpoint: Checkpoint,
+    task: Task,
+    examples: Examples,
+    blocks: Sequence[Block],
+    fraction: float,
+    tolerance: float,
+    seed: int,
+    events: Events,
+) -> Compute:
+    def compute(runs: Sequence[int]) -> Iterator[RunResult]:
+        for run in runs:
+            chosen = examples.take(draw(len(examples), fraction, seed, run))
+            yield from run_blocks(checkpoint, task, chosen, blocks, run, tolerance, seed, events)
+
+    return compute
 
 
 def run_blocks(

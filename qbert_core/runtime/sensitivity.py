@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from qbert_core.checkpoints import Checkpoint
-from qbert_core.curvature import RunResult, Sensitivity, sensitivity
+from qbert_core.curvature import RunResult, Sensitivity, blocks_of, sensitivity
 from qbert_core.runtime.events import Events
+from qbert_core.runtime.executors import Analysis, in_processes
 from qbert_core.runtime.store import Store, StoreError, unit_key
 from qbert_core.tasks import Examples, Task
 
@@ -27,6 +28,7 @@ def stored_sensitivity(
     high: int | None = None,
     confidence: float = 0.95,
     until_stable: bool = False,
+    workers: int = 1,
     warn: Callable[[str], None],
 ) -> Sensitivity:
     """`sensitivity`, taking finished runs from `store` and putting new ones there.
@@ -67,6 +69,11 @@ def stored_sensitivity(
                 finished[run] = _run_result(value, store)
         except StoreError as error:
             complain(error)
+    compute = None
+    if workers != 1:
+        blocks = blocks_of(checkpoint.config, granularity)
+        analysis = Analysis(checkpoint, task, examples, blocks, fraction, tolerance, seed)
+        compute = in_processes(analysis, workers, events)
     return sensitivity(
         checkpoint,
         task,
@@ -82,6 +89,7 @@ def stored_sensitivity(
         events=events,
         finished=finished,
         on_run=keep,
+        compute=compute,
     )
 
 
