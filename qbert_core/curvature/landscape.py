@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -255,15 +256,16 @@ def _eigenpairs(
 ) -> Eigenpairs:
     hessian = BlockHessian(inputs, block, events)
 
-    def matvec(v: Tensor) -> Tensor:
-        product = hessian.matvec(v)
+    def matvec(v: Tensor, fast: bool = False) -> Tensor:
+        product = hessian.matvec(v, fast)
         events.progress(hessian.products, hessian.products + points)
         return product
 
     # the first start is that of a sensitivity analysis's first run, so the two agree on lambda
     numbers = np.random.SeedSequence([seed, 0, block.layer]).generate_state(2)
     starts = [random_start(hessian.size, int(n), inputs.dtype, inputs.device) for n in numbers]
-    return two_largest_eigenpairs(matvec, torch.stack(starts), tolerance=tolerance)
+    fast = partial(matvec, fast=True) if hessian.has_fast else None
+    return two_largest_eigenpairs(matvec, torch.stack(starts), tolerance=tolerance, fast=fast)
 
 
 def _quantized_point(
