@@ -23,7 +23,12 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs: torch takes s
 
 TRAINING_REPORT = "training.json"
 # how `allocate` ranks layers -> what its plans are called
-METHODS = {"omega": "qbert-mp", "mean": "hawq", "omega-perturbation": "omega-perturbation"}
+METHODS = {
+    "omega": "qbert-mp",
+    "mean": "hawq",
+    "omega-perturbation": "omega-perturbation",
+    "trace-perturbation": "hawq-v2",
+}
 Command = Callable[[argparse.Namespace], dict[str, Any]]
 
 
@@ -106,6 +111,7 @@ def sensitivity_command(args: argparse.Namespace) -> dict[str, Any]:
         high=args.high,
         confidence=args.confidence,
         until_stable=args.until_stable,
+        trace=args.trace,
         workers=args.workers,
         events=Progress(),
         warn=lambda line: print(f"warning: {line}", file=sys.stderr),
@@ -178,13 +184,13 @@ def allocate_command(args: argparse.Namespace) -> dict[str, Any]:
     checkpoint = load_checkpoint(args.model)
     sensitivity = Sensitivity.from_json(read_json(args.sensitivity))
     bits = whole_numbers(args.bits, "--bits")
-    layers = sorted({block.layer for block in sensitivity.blocks})
+    layers = sorted({block.layer for block in sensitivity.blocks if block.layer >= 0})
     if layers != list(range(checkpoint.config.layers)):
         raise InputError(
             f"{args.sensitivity}: layers {layers}; the model has 0..{checkpoint.config.layers - 1}"
         )
     perturbations = None
-    if args.rule == "omega-perturbation":
+    if args.rule.endswith("-perturbation"):
         perturbations = layer_perturbations(checkpoint, min(bits), args.groups)
     by_layer = allocate_by_rank(
         sensitivity, bits, high=args.high, rule=args.rule, perturbations=perturbations
@@ -373,6 +379,7 @@ def parser() -> Parser:
     )
     c.add_argument("--high", type=int, metavar="K", help="blocks that get the higher bits (default: half)")
     c.add_argument("--confidence", type=float, default=0.95, help="bootstrap probability of that set")
+    c.add_argument("--trace", type=int, default=0, metavar="N", help="products for each block's trace, too")
     c.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the runs")
 
     c = command("density", density_command)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from qbert_core.curvature import Sensitivity
 from qbert_core.errors import InputError
 
-RULES = ("omega", "mean", "omega-perturbation")
+RULES = ("omega", "mean", "omega-perturbation", "trace-perturbation")
 
 
 def rank(
@@ -16,9 +16,10 @@ def rank(
     """(layer, score), most sensitive first; of equal scores the lower layer comes first.
 
     `omega`: |mean(lambda)| + std(lambda), Q-BERT's. `mean`: |mean(lambda)|, as in HAWQ (Dong et al.
-    2019). `omega-perturbation`: Omega x |W - Q(W)|^2, HAWQ-V2's criterion (Dong et al. 2020) with Omega
-    in the place of the mean trace; `perturbations` says |W - Q(W)|^2 of every layer (see
-    `perturbation.layer_perturbations`) and is used by this rule alone. Raises `InputError` for another
+    2019). `trace-perturbation`: trace(H) x |W - Q(W)|^2, HAWQ-V2's (Dong et al. 2020; they take the
+    trace a parameter, which orders encoder layers alike: all have as many). `omega-perturbation`: the
+    same with Omega in the place of the trace. `perturbations` says |W - Q(W)|^2 of every layer (see
+    `perturbation.layer_perturbations`) and is used by these two rules alone. Raises `InputError` for another
     rule, perturbations that are missing, or blocks that are not whole layers.
     """
     if rule not in RULES:
@@ -32,14 +33,22 @@ def rank(
         scores = [(block.layer, abs(block.mean)) for block in sensitivity.blocks]
     else:
         scores = [(block.layer, block.omega) for block in sensitivity.blocks]
-    if rule == "omega-perturbation":
+    if rule == "trace-perturbation":
+        traces = {block.layer: block.trace for block in sensitivity.blocks}
+        scores = [(layer, trace) for layer, trace in traces.items() if trace is not None]
+        if len(scores) < len(traces):
+            raise InputError(
+                "rule trace-perturbation needs the trace of every layer; compute the sensitivity with "
+                "--trace, for example --trace 20"
+            )
+    if rule.endswith("-perturbation"):
         missing = [layer for layer, _ in scores if layer not in (perturbations or {})]
         if perturbations is None or missing:
             raise InputError(
-                f"rule omega-perturbation needs |W - Q(W)|^2 of every layer, layers {missing} have none; "
+                f"rule {rule} needs |W - Q(W)|^2 of every layer, layers {missing} have none; "
                 f"compute it from the checkpoint's weights"
             )
-        scores = [(layer, omega * perturbations[layer]) for layer, omega in scores]
+        scores = [(layer, score * perturbations[layer]) for layer, score in scores]
     return sorted(scores, key=lambda entry: (-entry[1], entry[0]))
 
 

@@ -25,6 +25,8 @@ class BlockSensitivity:
     lambdas: tuple[float, ...]  # one a run
     residuals: tuple[float, ...]  # |Hv - lambda v| / |lambda|, one a run
     risks: tuple[float, ...] | None = None  # that a larger eigenvalue was missed, at most, one a run
+    traces: tuple[float, ...] | None = None  # of the whole block's Hessian, one a run, if asked for
+    trace_errors: tuple[float, ...] | None = None  # their standard errors
 
     @property
     def mean(self) -> float:
@@ -40,6 +42,11 @@ class BlockSensitivity:
         """Omega = |mean(lambda)| + std(lambda) (Q-BERT, section 3.1)."""
         return abs(self.mean) + self.std
 
+    @property
+    def trace(self) -> float | None:
+        """Mean of the runs' traces."""
+        return None if self.traces is None else float(np.mean(self.traces))
+
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -51,6 +58,15 @@ class BlockSensitivity:
             "mean": self.mean,
             "std": self.std,
             "omega": self.omega,
+            **(
+                {}
+                if self.traces is None or self.trace_errors is None
+                else {
+                    "trace": self.trace,
+                    "traces": list(self.traces),
+                    "trace_errors": list(self.trace_errors),
+                }
+            ),
         }
 
 
@@ -148,6 +164,8 @@ def _block(document: Any, where: str, runs: int) -> BlockSensitivity:
         lambdas=source.numbers("lambdas", runs),
         residuals=source.numbers("residuals", runs),
         risks=source.numbers("risks", runs) if source.has("risks") else None,
+        traces=source.numbers("traces", runs) if source.has("traces") else None,
+        trace_errors=source.numbers("trace_errors", runs) if source.has("traces") else None,
     )
     if (block.layer < 0) != (block.kind == "embedding"):
         raise source.wrong("layer", "0 or more, and -1 for an embedding table")

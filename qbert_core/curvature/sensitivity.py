@@ -17,6 +17,7 @@ from qbert_core.curvature.hvp import BlockHessian
 from qbert_core.curvature.inputs import LayerInputs
 from qbert_core.curvature.results import BlockSensitivity, Sensitivity
 from qbert_core.curvature.stability import Stability, stability
+from qbert_core.curvature.trace import TraceEstimate, block_trace
 from qbert_core.errors import InputError
 from qbert_core.runtime.events import Events, Silent
 from qbert_core.tasks import Examples, Task
@@ -33,6 +34,8 @@ class RunResult:
     seconds: float
     risks: tuple[float, ...] = ()
     rounded: int = 0  # of the products
+    traces: tuple[float, ...] = ()  # where they were asked for
+    trace_errors: tuple[float, ...] = ()
 
 
 # numbers of runs -> their results, some of them first in part, as they arrive
@@ -58,6 +61,7 @@ def sensitivity(
     high: int | None = None,
     confidence: float = 0.95,
     until_stable: bool = False,
+    trace: int = 0,
     events: Events | None = None,
     finished: Mapping[int, RunResult] | None = None,
     on_run: Callable[[RunResult], None] | None = None,
@@ -69,6 +73,8 @@ def sensitivity(
     `high` most sensitive blocks, half of them unless given. With `until_stable` the analysis ends, at
     the latest after `runs` runs, as soon as a bootstrap gives that set a probability of `confidence`.
 
+    `trace` is the number of products to spend on every block's trace in every run (0: none).
+
     `events` gets (blocks done, blocks in all, Sensitivity so far) after every block and is asked
     to cancel inside every product. Runs in `finished` (by number) are taken as they are; `on_run`
     gets each new one when it is complete, to be stored. `compute` may compute the runs elsewhere, in
@@ -77,6 +83,8 @@ def sensitivity(
     Raises `InputError` for numbers out of range and a task that does not fit the model.
     """
     _check(runs, fraction, tolerance, seed, confidence, len(examples))
+    if trace and trace < 4:
+        raise InputError(f"trace is {trace}; expected 0 (none) or at least 4 products, for example 20")
     task.check_model(checkpoint.config)
     events = events or Silent()
     blocks = blocks_of(checkpoint.config, granularity)
@@ -125,7 +133,7 @@ def sensitivity(
         return False
 
     if compute is None:
-        compute = _in_turn(checkpoint, task, examples, blocks, fraction, tolerance, seed, events)
+        compute = _in_turn(checkpoint, task, examples, blocks, fraction, tolerance, seed, trace, events)
     stop = advance()
     report()
     if not stop:
@@ -152,12 +160,13 @@ def _in_turn(
     fraction: float,
     tolerance: float,
     seed: int,
+    trace: int,
     events: Events,
 ) -> Compute:
     def compute(runs: Sequence[int]) -> Iterator[RunResult]:
         for run in runs:
             chosen = examples.take(draw(len(examples), fraction, seed, run))
-            yield from run_blocks(checkpoint, task, chosen, blocks, run, tolerance, seed, events)
+            yield from run_blocks(checkpoint, task, chosen, blocks, run, tolerance, seed, trace, events)
 
     return compute
 
@@ -170,24 +179,30 @@ def run_blocks(
     run: int,
     tolerance: float,
     seed: int,
+    trace: int = 0,
     events: Events | None = None,
 ) -> Iterator[RunResult]:
     """One run over its `examples`: the result so far after every block, the last one complete."""
     started = time.perf_counter()
     inputs = LayerInputs(checkpoint, task, examples)
     pairs: list[Eigenpair] = []
+    traces: list[TraceEstimate] = []
     for index, block in enumerate(blocks):
         if events:
             events.check()
         pairs.append(block_eigenpair(inputs, block, [seed, run, index], tolerance, events))
+        if trace:
+            traces.append(block_trace(inputs, block, [seed, run, index], trace, events))
         yield RunResult(
             run,
             tuple(pair.value for pair in pairs),
             tuple(pair.residual for pair in pairs),
-            sum(pair.products for pair in pairs),
+            sum(pair.products for pair in pairs) + sum(found.products for found in traces),
             time.perf_counter() - started,
             tuple(pair.risk for pair in pairs),
             sum(pair.rounded for pair in pairs),
+            tuple(found.value for found in traces),
+            tuple(found.error for found in traces),
         )
 
 
@@ -209,10 +224,20 @@ def _by_block(blocks: tuple[Block, ...], samples: Mapping[int, RunResult]) -> tu
         if reached:
             lambdas = tuple(sample.lambdas[index] for sample in reached)
             residuals = tuple(sample.residuals[index] for sample in reached)
-            known = all(len(sample.risks) == len(sample.lambdas) for sample in reached)
-            risks = tuple(sample.risks[index] for sample in reached) if known else None
-            rows.append(BlockSensitivity(block.name, block.layer, block.kind, lambdas, residuals, risks))
+            rows.append(
+                BlockSensitivity(
+                    block.name, block.layer, block.kind, lambdas, residuals,
+                    risks=_column([sample.risks for sample in reached], index),
+                    traces=_column([sample.traces for sample in reached], index),
+                    trace_errors=_column([sample.trace_errors for sample in reached], index),
+                )
+            )  # fmt: skip
     return tuple(rows)
+
+
+def _column(rows: Sequence[tuple[float, ...]], index: int) -> tuple[float, ...] | None:
+    """Entry `index` of every row, or None where a run was not asked for it."""
+    return tuple(row[index] for row in rows) if all(index < len(row) for row in rows) else None
 
 
 def _check(runs: int, fraction: float, tolerance: float, seed: int, confidence: float, examples: int) -> None:

@@ -29,12 +29,13 @@ class Analysis:
     fraction: float
     tolerance: float
     seed: int
+    trace: int = 0
 
     def run(self, number: int) -> RunResult:
         """One run, whole."""
         chosen = self.examples.take(draw(len(self.examples), self.fraction, self.seed, number))
         *_, result = run_blocks(
-            self.checkpoint, self.task, chosen, self.blocks, number, self.tolerance, self.seed
+            self.checkpoint, self.task, chosen, self.blocks, number, self.tolerance, self.seed, self.trace
         )
         return result
 

@@ -28,6 +28,7 @@ def stored_sensitivity(
     high: int | None = None,
     confidence: float = 0.95,
     until_stable: bool = False,
+    trace: int = 0,
     workers: int = 1,
     warn: Callable[[str], None],
 ) -> Sensitivity:
@@ -51,6 +52,7 @@ def stored_sensitivity(
             fraction=fraction,
             granularity=granularity,
             tolerance=tolerance,
+            trace=trace,
             seed=seed,
             run=run,
         )
@@ -72,7 +74,7 @@ def stored_sensitivity(
     compute = None
     if workers != 1:
         blocks = blocks_of(checkpoint.config, granularity)
-        analysis = Analysis(checkpoint, task, examples, blocks, fraction, tolerance, seed)
+        analysis = Analysis(checkpoint, task, examples, blocks, fraction, tolerance, seed, trace)
         compute = in_processes(analysis, workers, events)
     return sensitivity(
         checkpoint,
@@ -86,6 +88,7 @@ def stored_sensitivity(
         high=high,
         confidence=confidence,
         until_stable=until_stable,
+        trace=trace,
         events=events,
         finished=finished,
         on_run=keep,
@@ -104,6 +107,8 @@ def _run_result(value: object, store: Store) -> RunResult:
             fields["seconds"],
             tuple(fields["risks"]),
             fields["rounded"],
+            tuple(fields["traces"]),
+            tuple(fields["trace_errors"]),
         )
     except (KeyError, TypeError, ValueError):
         raise StoreError(f"{store.path}: a finished run cannot be read; it is computed again") from None

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qbert_core.allocation import rank
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.curvature import (
     BlockSensitivity,
@@ -21,6 +22,7 @@ from qbert_core.curvature import (
     RunResult,
     Sensitivity,
     block_eigenpair,
+    block_trace,
     blocks_of,
     draw,
     sensitivity,
@@ -283,3 +285,33 @@ def test_in_float64_the_analysis_is_the_same(tiny: Checkpoint, examples: Example
     double = sensitivity(tiny.to(torch.float64), SST2, examples, runs=1, fraction=1, tolerance=0.001)
     for a, b in zip(single.blocks, double.blocks, strict=True):
         assert a.lambdas[0] == pytest.approx(b.lambdas[0], rel=1e-3)
+
+
+def test_traces_are_those_of_each_block_and_run(tiny: Checkpoint, examples: Examples) -> None:
+    found = sensitivity(tiny, SST2, examples, runs=2, fraction=0.5, seed=4, trace=12)
+    plain = sensitivity(tiny, SST2, examples, runs=2, fraction=0.5, seed=4)
+    assert [b.lambdas for b in found.blocks] == [b.lambdas for b in plain.blocks]
+    assert found.hvp_count == plain.hvp_count + 2 * 3 * 12
+    for index, block in enumerate(found.blocks):
+        for run in range(2):
+            inputs = LayerInputs(tiny, SST2, examples.take(draw(len(examples), 0.5, 4, run)))
+            expected = block_trace(inputs, blocks_of(tiny.config)[index], [4, run, index], 12)
+            assert block.traces is not None
+            assert block.traces[run] == pytest.approx(expected.value, rel=1e-3)
+        assert block.trace == pytest.approx(np.mean(block.traces))
+    assert Sensitivity.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert plain.blocks[0].trace is None
+    assert "trace" not in plain.to_json()["blocks"][0]
+    with pytest.raises(InputError, match="trace is 3; expected 0"):
+        sensitivity(tiny, SST2, examples, trace=3)
+
+
+def test_the_rule_of_hawq_v2_needs_and_uses_the_traces(tiny: Checkpoint, examples: Examples) -> None:
+    found = sensitivity(tiny, SST2, examples, runs=1, fraction=0.5, trace=12)
+    lost = {0: 1.0, 1: 3.0, 2: 2.0}
+    scores = {b.layer: (b.trace or 0) * lost[b.layer] for b in found.blocks}
+    ranked = rank(found, "trace-perturbation", lost)
+    assert dict(ranked) == pytest.approx(scores)
+    assert [s for _, s in ranked] == sorted(scores.values(), reverse=True)
+    with pytest.raises(InputError, match="--trace 20"):
+        rank(sensitivity(tiny, SST2, examples, runs=1, fraction=0.5), "trace-perturbation", lost)
