@@ -6,12 +6,11 @@ import sys
 import threading
 from pathlib import Path
 
-from streamlit.web import cli
+from app.registries import engine, live, workspaces
 
 
 def warm() -> None:
-    """Import the engine, open the demo and measure the plan a new session begins with."""
-    from app.registries import live, workspaces
+    """Open the demo and measure the plan a new session begins with."""
     from app.workspace import Source
 
     opening = workspaces().open(Source(), timeout=120)
@@ -20,6 +19,9 @@ def warm() -> None:
 
 
 if __name__ == "__main__":
+    engine().start()  # before anything else: it takes longest
     threading.Thread(target=warm, daemon=True).start()
+    from streamlit.web import cli
+
     sys.argv = ["streamlit", "run", str(Path(__file__).with_name("main.py")), *sys.argv[1:]]
     sys.exit(cli.main())

@@ -1,18 +1,19 @@
 """Plans measured in the background, the newest wish of every session first.
 
-One worker thread serves all sessions. A session has one wish: its current plan; a newer one replaces
-it, and work nobody wishes for any more stops at the next layer. When nobody waits, the presets of the
-workspaces in use are measured, so that they stand in the scatter. Results are kept by content.
+One worker thread serves all sessions; the work itself is done by the workspaces' evaluators, in the
+engine's process. A session has one wish: its current plan; a newer one replaces it, and work nobody
+wishes for any more stops at the next layer. When nobody waits, the presets of the workspaces in use are
+measured, so that they stand in the scatter. Results are kept by content.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from weakref import ref
 
+from app.engine import EngineDied, Failed
 from app.workspace import Workspace
 from qbert_core.errors import Cancelled, InputError
 from qbert_core.evaluation import Evaluation
@@ -21,7 +22,6 @@ from qbert_core.runtime.events import Silent
 
 MAX_RESULTS = 1000
 MAX_SESSIONS = 200
-SWITCH_INTERVAL = 1e-4  # seconds
 
 Key = tuple[str, str]  # workspace key, plan digest
 
@@ -32,19 +32,19 @@ class Live:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         # a session that ended leaves its wish behind: it must not keep the model
-        self._wishes: OrderedDict[str, tuple[ref[Workspace], Plan]] = OrderedDict()
+        self._wishes: OrderedDict[str, tuple[Key, ref[Workspace], Plan]] = OrderedDict()
         self._results: OrderedDict[Key, Evaluation] = OrderedDict()
         self._errors: dict[Key, str] = {}
-        # The worker runs thousands of short operations and gives up the interpreter at each; a page that
-        # draws meanwhile gives it back only after this interval. At Python's 5 ms an evaluation of half a
-        # second took twenty beside a page that polled it.
-        sys.setswitchinterval(SWITCH_INTERVAL)
         threading.Thread(target=self._work, daemon=True, name="live").start()
 
     def want(self, session: str, workspace: Workspace, plan: Plan) -> None:
-        """Say what `session` looks at now."""
+        """Say what `session` looks at now. A plan that failed is tried again when it is chosen again."""
+        key = (workspace.key, plan.digest)
         with self._changed:
-            self._wishes[session] = (ref(workspace), plan)
+            before = self._wishes.get(session)
+            if before is None or before[0] != key:
+                self._errors.pop(key, None)
+            self._wishes[session] = (key, ref(workspace), plan)
             self._wishes.move_to_end(session)
             while len(self._wishes) > MAX_SESSIONS:
                 self._wishes.popitem(last=False)
@@ -57,6 +57,10 @@ class Live:
     def error(self, workspace: Workspace, plan: Plan) -> str | None:
         """Why a plan could not be measured."""
         return self._errors.get((workspace.key, plan.digest))
+
+    def settled(self, workspace: Workspace, plan: Plan) -> bool:
+        """Whether nothing more will be known of a plan: all of it is measured, or it failed."""
+        return not self._open((workspace.key, plan.digest))
 
     def wait(self, workspace: Workspace, plan: Plan, more_than: int, timeout: float) -> Evaluation | None:
         """Wait until more than `more_than` examples of a plan are measured, at most `timeout` seconds."""
@@ -73,23 +77,24 @@ class Live:
         result = self._results.get(key)
         return key not in self._errors and (result is None or not result.complete)
 
-    def _open_wishes(self) -> Iterator[tuple[Workspace, Plan]]:
-        for there, plan in self._wishes.values():
+    def _open_wishes(self) -> Iterator[tuple[Key, Workspace, Plan]]:
+        for key, there, plan in self._wishes.values():
             workspace = there()
             if workspace is not None:
-                yield workspace, plan
+                yield key, workspace, plan
 
-    def _next_wish(self) -> tuple[Workspace, Plan] | None:
-        for workspace, plan in self._open_wishes():
-            if self._open((workspace.key, plan.digest)):
-                return workspace, plan
+    def _next_wish(self) -> tuple[Key, Workspace, Plan] | None:
+        for wish in self._open_wishes():
+            if self._open(wish[0]):
+                return wish
         return None
 
-    def _next_preset(self) -> tuple[Workspace, Plan] | None:
-        for workspace, _ in self._open_wishes():
+    def _next_preset(self) -> tuple[Key, Workspace, Plan] | None:
+        for _, workspace, _ in self._open_wishes():
             for plan in workspace.presets:
-                if self._open((workspace.key, plan.digest)):
-                    return workspace, plan
+                key = (workspace.key, plan.digest)
+                if self._open(key):
+                    return key, workspace, plan
         return None
 
     def _work(self) -> None:
@@ -101,17 +106,18 @@ class Live:
                     task = self._next_wish() or self._next_preset()
             self._measure(*task)
 
-    def _measure(self, workspace: Workspace, plan: Plan) -> None:
-        key = (workspace.key, plan.digest)
+    def _measure(self, key: Key, workspace: Workspace, plan: Plan) -> None:
         try:
             for result in workspace.evaluator.stream(plan, events=_Gate(self, key)):
                 self._keep(key, result)
         except Cancelled:
             pass
-        except InputError as error:
+        except (InputError, EngineDied) as error:
             self._fail(key, str(error))
         except MemoryError:
             self._fail(key, "not enough memory to measure this plan; load fewer rows")
+        except Failed as error:
+            self._fail(key, f"this plan could not be measured ({error})")
         except Exception as error:
             # the worker serves every session and must not die of one plan; details go to the console
             print(f"measuring {plan.name} failed: {error!r}", flush=True)
@@ -135,7 +141,7 @@ class Live:
     def _wanted(self, key: Key) -> bool:
         """Whether to go on with `key`: a session looks at it, or nobody waits for anything else."""
         with self._changed:
-            if any((w.key, p.digest) == key for w, p in self._open_wishes()):
+            if any(wished == key for wished, _, _ in self._open_wishes()):
                 return True
             return self._next_wish() is None
 

@@ -1,28 +1,45 @@
 """The registries every session shares: one of each in a server process.
 
 Plain module state and not `st.cache_resource`, so that the server can begin to load the demo while it
-starts, before there is a session.
+starts, before there is a session. Imports are inside, so that the engine's process can be on its way
+before this one imports torch.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
-from app.jobs import Jobs
-from app.live import Live
-from app.workspace import Workspaces
+if TYPE_CHECKING:
+    from app.engine import Engine
+    from app.jobs import Jobs
+    from app.live import Live
+    from app.workspace import Workspaces
+
+
+@cache
+def engine() -> Engine:
+    from app.engine import Engine
+
+    return Engine()
 
 
 @cache
 def live() -> Live:
+    from app.live import Live
+
     return Live()
 
 
 @cache
 def workspaces() -> Workspaces:
-    return Workspaces()
+    from app.workspace import Workspaces
+
+    return Workspaces(engine().open)
 
 
 @cache
 def jobs() -> Jobs:
+    from app.jobs import Jobs
+
     return Jobs()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from qbert_core.checkpoints import Checkpoint, load_checkpoint
+from app.engine import EngineDied, Failed
+from qbert_core.bert import BertConfig
+from qbert_core.checkpoints import load_checkpoint
 from qbert_core.errors import InputError
-from qbert_core.evaluation import Evaluator, calibration
+from qbert_core.evaluation import Evaluation, Evaluator, calibration
 from qbert_core.quantization import Plan, presets
+from qbert_core.runtime.events import Events
 from qbert_core.tasks import Examples, Task, task_named
 from qbert_core.tasks.data import read_table
 
@@ -27,15 +32,31 @@ class Source:
     limit: int = 2000
 
 
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What pages say of a checkpoint; its weights are where it is measured."""
+
+    name: str
+    config: BertConfig
+    fingerprint: str
+
+
+class Measures(Protocol):
+    """The part of an `Evaluator` that pages use; it may be in another process."""
+
+    def stream(self, plan: Plan, *, events: Events) -> Iterator[Evaluation]:
+        """Yield a plan's evaluation after every batch; raise `Cancelled` when `events` says so."""
+
+
 @dataclass(frozen=True, eq=False)
 class Workspace:
     """A loaded source. `key` names its content, whatever path it came from."""
 
     source: Source
-    checkpoint: Checkpoint
+    checkpoint: CheckpointInfo
     task: Task
     examples: Examples
-    evaluator: Evaluator = field(repr=False)
+    evaluator: Measures = field(repr=False)
     presets: tuple[Plan, ...] = field(repr=False)
 
     @property
@@ -53,14 +74,13 @@ class Workspace:
 
 
 def open_workspace(source: Source) -> Workspace:
-    """Load model and data and calibrate; `InputError` says what is wrong with either."""
+    """Load model and data and calibrate, in this process; `InputError` says what is wrong with either."""
     checkpoint = load_checkpoint(source.model)
     task = task_named(checkpoint.task)
     examples = task.examples(read_table(source.data, limit=source.limit), checkpoint, source.data)
     evaluator = Evaluator(checkpoint, task, examples, calibration(checkpoint, task, examples, None))
-    return Workspace(
-        source, checkpoint, task, examples, evaluator, tuple(presets(checkpoint.config, task.name))
-    )
+    info = CheckpointInfo(checkpoint.name, checkpoint.config, checkpoint.fingerprint)
+    return Workspace(source, info, task, examples, evaluator, tuple(presets(checkpoint.config, task.name)))
 
 
 @dataclass(eq=False)
@@ -76,9 +96,10 @@ class Opening:
 
 
 class Workspaces:
-    """Opens each source once, in a thread of its own, for every session that asks."""
+    """Opens each source once, with `load` in a thread of its own, for every session that asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, load: Callable[[Source], Workspace]) -> None:
+        self._load = load
         self._changed = threading.Condition()
         self._opened: OrderedDict[Source, Opening] = OrderedDict()
 
@@ -89,19 +110,23 @@ class Workspaces:
             opening = self._opened.get(source)
             if opening is None:
                 opening = self._opened[source] = Opening()
-                threading.Thread(target=self._load, args=(source, opening), daemon=True).start()
+                threading.Thread(target=self._open, args=(source, opening), daemon=True).start()
             self._opened.move_to_end(source)
             self._changed.wait_for(lambda: opening.done, timeout)
             if opening.error and self._opened.get(source) is opening:
                 del self._opened[source]
             return opening
 
-    def _load(self, source: Source, opening: Opening) -> None:
+    def _open(self, source: Source, opening: Opening) -> None:
         workspace, reason = None, None
         try:
-            workspace = open_workspace(source)
+            workspace = self._load(source)
         except InputError as error:
             reason = str(error)
+        except EngineDied as error:
+            reason = f"{source.model}: {error}"
+        except Failed as error:
+            reason = f"{source.model}: loading failed ({error})"
         except MemoryError:
             reason = f"{source.model}: not enough memory to load it; try a smaller row limit"
         except Exception as error:

@@ -34,7 +34,8 @@ from qbert_core.evaluation import Evaluation
 from qbert_core.quantization import Plan, fp32_size, sites_of
 from qbert_core.quantization.plan import FULL
 
-POLL = 0.2  # seconds between looks at a running evaluation
+POLL = 0.15  # seconds between looks at the plan's evaluation, while it runs
+POLL_PRESETS = 1.0  # seconds between looks at the presets, while they are measured
 FIRST_LOOK = 0.18  # how long a page waits for the first numbers before it draws the old ones as outdated
 OWN = "by hand"
 
@@ -45,11 +46,11 @@ def page() -> None:
     if workspace is None:
         return
     current = state.tuning(workspace)
+    live().want(state.session(), workspace, current.plan)  # first: it is measured while the tables are drawn
     left, right = st.columns([37, 63], gap="medium")
     with left:
         _edit(workspace, current)
     state.write_link(current)
-    live().want(state.session(), workspace, current.plan)
     with right:
         _live(workspace, current)
 
@@ -191,30 +192,34 @@ def _named(plan: Plan, workspace: Workspace) -> Plan:
 
 
 def _live(workspace: Workspace, current: state.Tuning) -> None:
+    """The numbers of the plan and the plans beside it: two fragments, because a session looks at the one
+    often while it waits for an edit's numbers, and at the other seldom, while presets are measured."""
     plan = current.plan
     live().wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
-    running = live().error(workspace, plan) is None and not _all_measured(workspace, plan)
+    running = not live().settled(workspace, plan)
+    presets_running = not _presets_settled(workspace)
 
     @st.fragment(run_every=POLL if running else None)
-    def draw() -> None:
-        live().want(state.session(), workspace, plan)
-        _numbers(workspace, current, plan)
-        if running and (_all_measured(workspace, plan) or live().error(workspace, plan)):
+    def numbers() -> None:
+        _numbers(workspace, plan)
+        if running and live().settled(workspace, plan):
             st.rerun()
 
-    draw()
+    @st.fragment(run_every=POLL_PRESETS if presets_running else None)
+    def others() -> None:
+        _scatter(workspace, current)
+        if presets_running and _presets_settled(workspace):
+            st.rerun()
+
+    numbers()
+    others()
 
 
-def _all_measured(workspace: Workspace, plan: Plan) -> bool:
-    """Whether the plan and the presets beside it in the scatter are complete."""
-    for wanted in (plan, *workspace.presets):
-        result = live().result(workspace, wanted)
-        if (result is None or not result.complete) and not live().error(workspace, wanted):
-            return False
-    return True
+def _presets_settled(workspace: Workspace) -> bool:
+    return all(live().settled(workspace, preset) for preset in workspace.presets)
 
 
-def _numbers(workspace: Workspace, current: state.Tuning, plan: Plan) -> None:
+def _numbers(workspace: Workspace, plan: Plan) -> None:
     error = live().error(workspace, plan)
     if error:
         st.error(error, icon=":material/error:")
@@ -233,7 +238,6 @@ def _numbers(workspace: Workspace, current: state.Tuning, plan: Plan) -> None:
     st.markdown("###### Attention KL from fp32, by layer and head")
     # not selectable: a selectable chart is built anew on every change, this one changes with every batch
     st.plotly_chart(figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl")
-    _scatter(workspace, current, dark)
 
 
 def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> str:
@@ -288,7 +292,8 @@ def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> s
     return cards(items, outdated=outdated, state=words, plan=result.plan.digest, n=result.n)
 
 
-def _scatter(workspace: Workspace, current: state.Tuning, dark: bool) -> None:
+def _scatter(workspace: Workspace, current: state.Tuning) -> None:
+    dark = state.dark()
     points = _points(workspace, current)
     baseline = live().result(workspace, workspace.baseline)
     if baseline is None or not points:

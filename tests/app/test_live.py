@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from app import live as live_module
+from app.engine import EngineDied, Failed
 from app.live import Live
 from app.workspace import Source, Workspace, open_workspace
 from qbert_core.errors import InputError
@@ -168,6 +169,8 @@ def test_a_wish_comes_before_the_presets(workspace: Workspace) -> None:
         (InputError("site x: too many groups"), "site x: too many groups"),
         (MemoryError(), "not enough memory to measure this plan; load fewer rows"),
         (RuntimeError("/home/me/secret"), "this plan could not be measured (RuntimeError)"),
+        (Failed("KeyError"), "this plan could not be measured (KeyError)"),
+        (EngineDied("the process that measured it was killed"), "the process that measured it was killed"),
     ],
 )
 def test_an_error_of_one_plan_is_said_and_the_next_is_measured(
@@ -185,6 +188,38 @@ def test_an_error_of_one_plan_is_said_and_the_next_is_measured(
     assert measured(live, held, good).complete
     assert live.error(held, good) is None
     assert evaluator.begun == [bad.digest, good.digest], "a plan that failed is not tried for ever"
+
+
+def test_a_plan_that_failed_is_tried_again_when_it_is_chosen_again(workspace: Workspace) -> None:
+    held, evaluator = watched(workspace)
+    bad, good = own_plans(workspace, 2)
+    evaluator.errors[bad.digest] = EngineDied("out of memory")
+    live = Live()
+    live.want("me", held, bad)
+    until(lambda: live.settled(held, bad), "the error")
+    live.want("me", held, bad)  # the page is drawn again
+    assert live.error(held, bad) == "out of memory"
+    live.want("me", held, good)
+    measured(live, held, good)
+    del evaluator.errors[bad.digest]
+    live.want("me", held, bad)
+    assert measured(live, held, bad).complete
+    assert live.error(held, bad) is None
+    assert evaluator.begun == [bad.digest, good.digest, bad.digest]
+
+
+def test_a_plan_is_settled_when_all_of_it_is_measured(workspace: Workspace) -> None:
+    held, evaluator = watched(workspace)
+    (plan,) = own_plans(workspace, 1)
+    live = Live()
+    assert not live.settled(held, plan)
+    evaluator.hold()
+    live.want("me", held, plan)
+    live.wait(held, plan, more_than=0, timeout=PATIENCE)
+    assert not live.settled(held, plan), "some sentences are not all"
+    evaluator.release()
+    until(lambda: live.settled(held, plan), "all of them")
+    assert measured(live, held, plan).complete
 
 
 def test_waiting_ends_with_the_time_or_with_what_is_wanted(workspace: Workspace) -> None:

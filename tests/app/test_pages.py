@@ -7,23 +7,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import jobs as jobs_module
 from app import registries
-from app import workspace as workspace_module
+from app.engine import Engine
 from app.figures import fmt_kl, fmt_mb, fmt_percent
 from app.link import plan_from_text, plan_to_text
-from app.workspace import Source, Workspace
+from app.views import bits
+from app.workspace import Source, Workspace, open_workspace
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.cli import parser
 from qbert_core.quantization import Plan, sites_of
 from qbert_core.quantization.plan import FULL
 from tests.app.conftest import write_table
-from tests.app.tools import PATIENCE, own_plans, until
+from tests.app.tools import PATIENCE, own_plans, until, watched
 from tests.tiny import make_tiny
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
@@ -31,14 +34,14 @@ MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 
 @pytest.fixture(autouse=True)
 def demo(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fresh registries; the demo is the tiny model here, because the real one takes seconds."""
+    """Fresh registries; sources are opened in this process, and the demo is the tiny model, because the
+    real one and another process take seconds."""
     registers: tuple[Any, ...] = (registries.live, registries.workspaces, registries.jobs)
-    real = workspace_module.open_workspace
 
     def quick(source: Source) -> Workspace:
-        return replace(workspace, source=source) if source == Source() else real(source)
+        return replace(workspace, source=source) if source == Source() else open_workspace(source)
 
-    monkeypatch.setattr(workspace_module, "open_workspace", quick)
+    monkeypatch.setattr(registries, "engine", lambda: SimpleNamespace(open=quick))
     for registry in registers:
         registry.cache_clear()
     yield
@@ -170,6 +173,82 @@ def test_every_preset_comes_to_stand_in_the_scatter(workspace: Workspace) -> Non
     assert all(f'"{preset.name}"' in drawn for preset in workspace.presets)
 
 
+class Polls:
+    """How often the fragments of the last run ask to be drawn again; None where they do not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.every: list[float | None] = []
+        real = st.fragment
+
+        def fragment(function: Any = None, *, run_every: float | None = None) -> Any:
+            self.every.append(run_every)
+            return real(function, run_every=run_every)
+
+        monkeypatch.setattr(st, "fragment", fragment)
+
+    def of(self, seen: Visit) -> set[float | None]:
+        self.every.clear()
+        seen.run()
+        return set(self.every)
+
+
+def test_a_page_looks_again_only_while_something_is_under_way(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, evaluator = watched(workspace, presets=True)
+    monkeypatch.setattr(registries, "engine", lambda: SimpleNamespace(open=lambda source: held))
+    polls, seen, live = Polls(monkeypatch), visit(), registries.live()
+    evaluator.hold()
+    seen.until(lambda _: evaluator.begun, "the plan begun")
+    assert polls.of(seen) == {None, bits.POLL, bits.POLL_PRESETS}
+    evaluator.release()
+    until(lambda: live.settled(held, held.start), "the plan measured")
+    for preset in held.presets:
+        until(lambda p=preset: live.settled(held, p), "the presets measured")
+    assert polls.of(seen) == {None}
+    evaluator.hold()
+    seen.choose("qbert-2")
+    assert polls.of(seen) == {None}, "a preset is measured already"
+
+
+def test_a_page_that_is_drawn_again_draws_no_figure_anew(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = visit()
+    seen.settled()
+    opened = registries.workspaces().open(Source()).workspace
+    assert opened
+    for preset in opened.presets:
+        until(lambda p=preset: registries.live().settled(opened, p), "the presets measured")
+    seen.run()
+    before = [chart.proto.spec for chart in seen.at.get("plotly_chart")]
+    for name in ("kl_heatmap", "size_accuracy_scatter"):
+        monkeypatch.setattr(bits, name, None)
+    seen.run()
+    assert [chart.proto.spec for chart in seen.at.get("plotly_chart")] == before
+    assert len(before) == 2
+
+
+def test_the_engines_process_may_die_under_a_page(
+    source: Source, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine()
+    monkeypatch.setattr(registries, "engine", lambda: engine)
+    try:
+        seen = visit(source)
+        seen.settled()
+        engine.start()._process.kill()
+        seen.choose("qbert-2")
+        seen.settled()
+        assert "qbert-2" in seen.state()
+        wanted = next(plan for plan in workspace.presets if plan.name == "qbert-2")
+        measured = workspace.evaluator.evaluate(wanted)
+        assert seen.card("Accuracy") == fmt_percent(measured.score.metrics["accuracy"])
+        assert not seen.at.error
+    finally:
+        engine.stop()
+
+
 def test_choosing_a_preset_changes_plan_numbers_and_link(workspace: Workspace) -> None:
     seen = visit()
     seen.settled()
@@ -279,9 +358,7 @@ def test_a_broken_link_says_so_and_the_page_stands(workspace: Workspace, text: s
 
 
 def test_a_link_for_another_model_says_so(workspace: Workspace, tmp_path: Path) -> None:
-    deep = workspace_module.open_workspace(
-        Source(str(make_tiny(tmp_path / "deep", layers=5)), workspace.source.data)
-    )
+    deep = open_workspace(Source(str(make_tiny(tmp_path / "deep", layers=5)), workspace.source.data))
     seen = visit(plan=plan_to_text(deep.start))
     at = seen.run()
     assert any("33 sites, this one has 21" in toast.value for toast in at.toast)

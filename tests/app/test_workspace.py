@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app import workspace as workspace_module
+from app.engine import EngineDied, Failed
 from app.workspace import KEPT, Opening, Source, Workspace, Workspaces, open_workspace
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.errors import InputError
@@ -24,7 +24,7 @@ def opened(workspaces: Workspaces, source: Source) -> Workspace:
 
 
 class Loads:
-    """A stand-in for `open_workspace` that counts, and waits while it is held."""
+    """Loads a source: counts, and waits while it is held."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -41,10 +41,8 @@ class Loads:
 
 
 @pytest.fixture
-def loads(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Loads:
-    loads = Loads(workspace)
-    monkeypatch.setattr(workspace_module, "open_workspace", loads)
-    return loads
+def loads(workspace: Workspace) -> Loads:
+    return Loads(workspace)
 
 
 def everybody(count: int, ask: Callable[[], Opening]) -> list[Opening]:
@@ -97,7 +95,7 @@ def test_a_bad_source_gives_one_line_that_says_what_would_be_right(
     (tmp_path / "empty.csv").touch()
     (tmp_path / "model.safetensors").write_bytes(b"x")
     source = Source(model or str(tiny.folder), str(tmp_path / data))
-    opening = Workspaces().open(source, PATIENCE)
+    opening = Workspaces(open_workspace).open(source, PATIENCE)
     assert opening.workspace is None
     assert opening.error is not None
     assert line in opening.error
@@ -106,7 +104,7 @@ def test_a_bad_source_gives_one_line_that_says_what_would_be_right(
 
 def test_asking_again_after_an_error_tries_again(tiny: Checkpoint, table: Path, tmp_path: Path) -> None:
     source = Source(str(tmp_path / "later"), str(table))
-    workspaces = Workspaces()
+    workspaces = Workspaces(open_workspace)
     assert "no such folder" in (workspaces.open(source, PATIENCE).error or "")
     shutil.copytree(tiny.folder, tmp_path / "later")
     assert opened(workspaces, source).checkpoint.name == "later"
@@ -117,21 +115,20 @@ def test_asking_again_after_an_error_tries_again(tiny: Checkpoint, table: Path, 
     [
         (MemoryError(), "demo: not enough memory to load it; try a smaller row limit"),
         (RuntimeError("/home/me/secret"), "demo: loading failed (RuntimeError)"),
+        (Failed("KeyError"), "demo: loading failed (KeyError)"),
+        (EngineDied("the process that loaded it ended"), "demo: the process that loaded it ended"),
     ],
 )
-def test_what_nobody_foresaw_is_a_line_too(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
-) -> None:
+def test_what_nobody_foresaw_is_a_line_too(error: Exception, line: str) -> None:
     def fail(source: Source) -> Workspace:
         raise error
 
-    monkeypatch.setattr(workspace_module, "open_workspace", fail)
-    assert Workspaces().open(Source(), PATIENCE).error == line
+    assert Workspaces(fail).open(Source(), PATIENCE).error == line
 
 
 def test_opening_does_not_wait_longer_than_it_is_told(loads: Loads) -> None:
     loads.free.clear()
-    workspaces = Workspaces()
+    workspaces = Workspaces(loads)
     assert not workspaces.open(Source("a"), 0.01).done
     assert not workspaces.open(Source("a")).done
     loads.free.set()
@@ -140,7 +137,7 @@ def test_opening_does_not_wait_longer_than_it_is_told(loads: Loads) -> None:
 
 
 def test_many_sessions_share_one_loading(loads: Loads) -> None:
-    workspaces = Workspaces()
+    workspaces = Workspaces(loads)
     loads.free.clear()
     threading.Timer(0.2, loads.free.set).start()
     answers = everybody(12, lambda: workspaces.open(Source("a"), PATIENCE))
@@ -151,7 +148,7 @@ def test_many_sessions_share_one_loading(loads: Loads) -> None:
 
 
 def test_everybody_who_waits_for_a_bad_source_is_told(loads: Loads) -> None:
-    workspaces = Workspaces()
+    workspaces = Workspaces(loads)
     loads.free.clear()
     threading.Timer(0.2, loads.free.set).start()
     answers = everybody(8, lambda: workspaces.open(Source("bad"), PATIENCE))
@@ -159,7 +156,7 @@ def test_everybody_who_waits_for_a_bad_source_is_told(loads: Loads) -> None:
 
 
 def test_only_a_few_are_kept_and_those_in_use_longest(loads: Loads) -> None:
-    workspaces = Workspaces()
+    workspaces = Workspaces(loads)
     first = opened(workspaces, Source("0"))
     for number in range(1, 3 * KEPT):
         opened(workspaces, Source(str(number)))
@@ -172,7 +169,7 @@ def test_only_a_few_are_kept_and_those_in_use_longest(loads: Loads) -> None:
 
 
 def test_what_was_just_loaded_is_not_let_go_for_what_is_older(loads: Loads) -> None:
-    workspaces = Workspaces()
+    workspaces = Workspaces(loads)
     for number in range(KEPT):
         opened(workspaces, Source(str(number)))
     loads.free.clear()
@@ -189,7 +186,7 @@ def test_what_was_just_loaded_is_not_let_go_for_what_is_older(loads: Loads) -> N
 
 
 def test_a_failed_loading_lets_nothing_else_go(loads: Loads) -> None:
-    workspaces = Workspaces()
+    workspaces = Workspaces(loads)
     kept = [opened(workspaces, Source(str(number))) for number in range(KEPT)]
     assert workspaces.open(Source("bad"), PATIENCE).error
     assert [opened(workspaces, Source(str(number))) for number in range(KEPT)] == kept

@@ -1,0 +1,55 @@
+"""`python -m app.engine FD`: the process that holds the models and measures plans.
+
+The server starts it, talks to it over the socket FD, and starts it again if it dies; it ends when the
+server does, however that ended. It never imports streamlit. What pages need beyond these requests
+becomes a method here, and its counterpart in `process.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from dataclasses import replace
+from multiprocessing.connection import Connection
+
+from app.engine.channel import serve
+from app.workspace import Source, Workspace, open_workspace
+from qbert_core.evaluation import Evaluation
+from qbert_core.quantization import Plan
+from qbert_core.runtime.events import Events
+
+
+class Opened:
+    """The workspaces open here, by the numbers the server gave them."""
+
+    def __init__(self) -> None:
+        self._workspaces: dict[int, Workspace] = {}
+
+    def open(self, number: int, source: Source, events: Events) -> Generator[Workspace, None, None]:
+        """Load a source; the reply is its workspace without the evaluator, which stays here."""
+        workspace = self._workspaces[number] = open_workspace(source)
+        yield replace(workspace, evaluator=None)  # type: ignore[arg-type]  # the server puts its own there
+
+    def close(self, number: int, events: Events) -> Generator[None, None, None]:
+        """Let a workspace go."""
+        self._workspaces.pop(number, None)
+        yield from ()
+
+    def measure(self, number: int, plan: Plan, events: Events) -> Generator[Evaluation, None, None]:
+        """A plan's evaluations, one after every batch."""
+        yield from self._workspaces[number].evaluator.stream(plan, events=events)
+
+
+def main() -> None:
+    """Answer until the server has ended."""
+    opened = Opened()
+    serve(
+        Connection(int(sys.argv[1])),
+        {"open": opened.open, "close": opened.close, "measure": opened.measure},
+    )
+    os._exit(0)  # at once: nobody is left to read what is still being computed
+
+
+if __name__ == "__main__":
+    main()
