@@ -27,40 +27,35 @@ class LinearizedBatch:
     `count` is what the loss sum is a mean over: examples, or labelled tokens.
     """
 
-    def __init__(self, inputs: LayerInputs, index: int) -> None:
-        self._inputs = inputs
-        self._index = index
-        self.batch = inputs.batches[index]
-        self.layout = Layout.of(self.batch.lengths.to(inputs.device), self.batch.input_ids.shape[1])
+    def __init__(self, checkpoint: Checkpoint, task: Task, batch: Batch, device: torch.device) -> None:
+        self.batch = batch
+        self.layout = Layout.of(batch.lengths.to(device), batch.input_ids.shape[1])
         self.count = 0
+        self._checkpoint, self._task, self._device = checkpoint, task, device
         self.layers: dict[int, LinearizedLayer] = {}
-        self._lowest = inputs.checkpoint.config.layers
+        self.lowest = checkpoint.config.layers + 1  # layer that is linearized
         self._xbar: Tensor  # adjoint of what flows into the lowest layer
         self._leaf: Tensor  # what flows into the head, a leaf of the gradient's graph
         self._gradient: Tensor | None = None  # of the loss sum by it, differentiable
         self._embedding: LinearizedEmbedding | None = None
 
-    def down_to(self, layer: int) -> LinearizedBatch:
-        """Linearize the layers from `layer` up that are not yet."""
-        inputs, config = self._inputs, self._inputs.checkpoint.config
-        if layer >= self._lowest and self._gradient is not None:
-            return self
-        x = self.layout.pack(inputs.into(layer, self._index))
-        lengths = self.batch.lengths.to(inputs.device)
-        for index in range(layer, self._lowest):
+    def down_to(self, layer: int, x: Tensor) -> None:
+        """Linearize the layers from `layer` up that are not yet; x (B, T, hidden) flows into it."""
+        config = self._checkpoint.config
+        x = self.layout.pack(x)
+        lengths = self.batch.lengths.to(self._device)
+        top = min(self.lowest, config.layers)
+        for index in range(layer, top):
             first_only = config.head == "sequence" and index == config.layers - 1
             self.layers[index] = LinearizedLayer(
-                inputs.checkpoint.weights, config, index, x, self.layout, lengths, first_only
+                self._checkpoint.weights, config, index, x, self.layout, lengths, first_only
             )
             x = self.layers[index].value
         if self._gradient is None:
-            if config.head == "sequence" and config.layers == self._lowest and layer == config.layers:
-                x = x.index_select(0, self.layout.first)
             self._xbar = self._close(x)
-        for index in reversed(range(layer, self._lowest)):
+        for index in reversed(range(layer, top)):
             self._xbar = self.layers[index].adjoint(self._xbar)
-        self._lowest = min(layer, self._lowest)
-        return self
+        self.lowest = layer
 
     @property
     def xbar(self) -> Tensor:
@@ -70,14 +65,14 @@ class LinearizedBatch:
     def embedding(self) -> LinearizedEmbedding:
         """The embeddings around their tables; all layers must be linearized."""
         if self._embedding is None:
-            checkpoint = self._inputs.checkpoint
+            checkpoint = self._checkpoint
             rows = {name: self.table_rows(name) for name in TABLES.values()}
             self._embedding = LinearizedEmbedding(checkpoint.weights, checkpoint.config, rows, self._xbar)
         return self._embedding
 
     def table_rows(self, parameter: str) -> Tensor:
         """(N,): each packed token's row in an embedding table."""
-        device, (count, width) = self._inputs.device, self.layout.shape
+        device, (count, width) = self._device, self.layout.shape
         if parameter == TABLES["position"]:
             ids = torch.arange(width, device=device).expand(count, width)
         else:
@@ -94,13 +89,11 @@ class LinearizedBatch:
 
     def _close(self, x: Tensor) -> Tensor:
         """Head and loss, by automatic differentiation: they are small, and the task's own."""
-        inputs = self._inputs
+        weights, config = self._checkpoint.weights, self._checkpoint.config
         with torch.enable_grad():
             self._leaf = x.detach().requires_grad_()
-            sequence = inputs.checkpoint.config.head == "sequence"
-            rows = self._leaf.unsqueeze(1) if sequence else self.layout.pad(self._leaf)
-            logits = head(inputs.checkpoint.weights, inputs.checkpoint.config, rows)
-            loss, self.count = inputs.task.loss(logits, self.batch)
+            rows = self._leaf.unsqueeze(1) if config.head == "sequence" else self.layout.pad(self._leaf)
+            loss, self.count = self._task.loss(head(weights, config, rows), self.batch)
             if not torch.isfinite(loss):
                 raise InputError(
                     f"the loss is {loss.item()}; this model does not give finite logits "
@@ -166,22 +159,26 @@ class LayerInputs:
 
     def used_rows(self, parameter: str) -> Tensor:
         """The rows of an embedding table that the examples use, ascending."""
-        rows = [LinearizedBatch(self, index).table_rows(parameter) for index in range(len(self.batches))]
+        rows = [self._batch(batch).table_rows(parameter) for batch in self.batches]
         used: Tensor = torch.cat(rows).unique()
         return used
 
     @torch.no_grad()
     def linearized(self, index: int, layer: int) -> LinearizedBatch:
         """Batch `index` linearized from encoder layer `layer` up."""
-        kept = self._linearized.get(index)
-        if kept is not None:
-            return kept.down_to(layer)
-        made = LinearizedBatch(self, index).down_to(layer)
-        held = self._bytes(self.batches[index])
-        if self._linearized_bytes + held <= LINEARIZED_BYTES:
-            self._linearized_bytes += held
-            self._linearized[index] = made
+        made = self._linearized.get(index)
+        if made is None:
+            made = self._batch(self.batches[index])
+            held = self._bytes(made.batch)
+            if self._linearized_bytes + held <= LINEARIZED_BYTES:
+                self._linearized_bytes += held
+                self._linearized[index] = made
+        if layer < made.lowest:
+            made.down_to(layer, self.into(layer, index))
         return made
+
+    def _batch(self, batch: Batch) -> LinearizedBatch:
+        return LinearizedBatch(self.checkpoint, self.task, batch, self.device)
 
     def _bytes(self, batch: Batch) -> int:
         """What a batch holds when all its layers are linearized, the rounded copies included."""
