@@ -48,5 +48,5 @@ def project(displacement: Tensor, directions: Tensor) -> tuple[tuple[float, ...]
     shadow = directions @ displacement
     point = torch.linalg.pinv(gram, hermitian=True) @ shadow
     whole = float(displacement @ displacement)
-    share = float(point @ shadow) / whole if whole else 1.0
+    share = min(max(float(point @ shadow) / whole, 0.0), 1.0) if whole else 1.0
     return tuple(point.tolist()), share
