@@ -50,22 +50,28 @@ def rounds(
         order = list(variants)
         draw.shuffle(order)
         for variant in order:
-            tried = [_measure(variants[variant], waiting)]
-            while tried[-1]["disturbed"] and len(tried) < TRIES and number >= 0 and waiting.left:
-                tried.append(_measure(variants[variant], waiting))
-            best = min(tried, key=lambda sample: (sample["disturbed"], sample["others"]))
+            tried = measured(variants[variant], waiting, TRIES if number >= 0 else 1)
             if number >= 0:
-                samples += [{"round": number, "variant": variant, **s, "kept": s is best} for s in tried]
+                samples += [{"round": number, "variant": variant, **sample} for sample in tried]
         print(f"round {number + 1} of {repeats}, load {load_average()[0]}", file=sys.stderr, flush=True)
     return samples
 
 
-def _measure(variant: Callable[[], dict[str, float]], patience: Patience) -> Sample:
+def measured(variant: Callable[[], dict[str, Any]], patience: Patience, tries: int) -> list[Sample]:
+    """Measure until nobody disturbs it, at most `tries` times and while patience lasts; the best is kept."""
+    tried = [_measure(variant, patience)]
+    while tried[-1]["disturbed"] and len(tried) < tries and patience.left:
+        tried.append(_measure(variant, patience))
+    best = min(tried, key=lambda sample: (sample["disturbed"], sample["others"]))
+    return [{**sample, "kept": sample is best} for sample in tried]
+
+
+def _measure(variant: Callable[[], dict[str, Any]], patience: Patience) -> Sample:
     patience.wait()
     others, began = Others(), time.perf_counter()
-    measured = variant()
+    numbers = variant()
     taken, elapsed = others.seconds(), time.perf_counter() - began
-    return {**measured, "others": round(taken / elapsed, 3), "disturbed": is_disturbed(taken, elapsed)}
+    return {**numbers, "others": round(taken / elapsed, 3), "disturbed": is_disturbed(taken, elapsed)}
 
 
 def is_disturbed(taken: float, elapsed: float) -> bool:
