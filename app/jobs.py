@@ -93,18 +93,19 @@ class Job:
         """Follow the process's progress; returns its error line."""
         last = ""
         assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("{"):
-                try:
-                    event = json.loads(line)
-                    done, total, partial = event["done"], event["total"], event["partial"]
+        with process.stderr as lines:
+            for line in lines:
+                if line.startswith("{"):
+                    try:
+                        event = json.loads(line)
+                        done, total, partial = event["done"], event["total"], event["partial"]
+                    except (ValueError, KeyError):  # cut off: the process was killed while it wrote
+                        continue
                     self.done, self.total = done, total
                     if partial is not None:  # not every unit has a new one
                         self.partial = partial
-                except (ValueError, KeyError):  # cut off: the process was killed while it wrote
-                    continue
-            elif line.startswith("error:"):
-                last = line.removeprefix("error:").strip()
+                elif line.startswith("error:"):
+                    last = line.removeprefix("error:").strip()
         return last
 
     def _end(self, state: str, error: str | None = None) -> None:

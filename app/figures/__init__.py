@@ -12,7 +12,7 @@ from .density import Spectrum, density_curve
 from .frame import alt_text, chart_config, empty_figure
 from .heatmap import kl_heatmap
 from .history import Check, stability_history
-from .landscape import Landscape, Quantized
+from .landscape import Landscape, Quantized, known_grid
 from .omega import omega_bars
 from .palette import (
     MISSING,
@@ -66,6 +66,7 @@ __all__ = [
     "fmt_ratio",
     "fmt_signed_points",
     "kl_heatmap",
+    "known_grid",
     "lambda_samples",
     "landscape_contour",
     "landscape_surface",

@@ -51,7 +51,7 @@ def landscape_contour(landscape: Landscape | None, *, dark: bool) -> go.Figure:
 
 
 def _lines(landscape: Landscape, grid: Grid, colours: Palette) -> go.Contour:
-    low, high, step = nice_range(shown_losses(landscape))
+    low, high, step = nice_range(shown_losses(landscape, grid))
     return go.Contour(
         x=grid.x,
         y=grid.y,

@@ -3,6 +3,7 @@
 What both pictures of it need: which part of the grid is known, and how far the axes go.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict
 
@@ -58,19 +59,27 @@ class Grid(NamedTuple):
 
 
 def known_grid(landscape: Landscape) -> Grid:
-    """The rows that reach from end to end, at the columns known in all of them.
+    """The finest grid that is complete: all points, else 2^k + 1 a side, evenly spread; empty at first.
 
-    Everything once everything is known. While points arrive from coarse to fine it is at least the finest
-    grid that is complete, and it only grows. Nothing is interpolated: what is drawn has been measured.
+    Points arrive in that order, so the grid grows level by level, a few times in all, and a surface that
+    somebody turns around is seldom drawn anew. Nothing is interpolated: what is drawn was measured.
     """
     loss = landscape["loss"]
-    rows = [i for i, row in enumerate(loss) if known(row[0]) and known(row[-1])]
-    columns = [j for j in range(len(landscape["x"])) if rows and all(known(loss[i][j]) for i in rows)]
-    return Grid(
-        [landscape["x"][j] for j in columns],
-        [landscape["y"][i] for i in rows],
-        [[value for j in columns if known(value := loss[i][j])] for i in rows],
-    )
+    for rows, columns in zip(_levels(len(landscape["y"])), _levels(len(landscape["x"])), strict=False):
+        if all(known(loss[i][j]) for i in rows for j in columns):
+            return Grid(
+                [landscape["x"][j] for j in columns],
+                [landscape["y"][i] for i in rows],
+                [[value for j in columns if known(value := loss[i][j])] for i in rows],
+            )
+    return Grid([], [], [])
+
+
+def _levels(points: int) -> list[list[int]]:
+    """Indices of an axis from fine to coarse: all, then 2^k + 1 of them, down to both ends."""
+    last = points - 1
+    halvings = range(math.ceil(math.log2(last)) if last > 1 else 0, -1, -1)
+    return [sorted({round(i * last / 2**k) for i in range(2**k + 1)}) for k in halvings]
 
 
 def measured_points(landscape: Landscape) -> list[tuple[float, float, float]]:
@@ -83,11 +92,11 @@ def measured_points(landscape: Landscape) -> list[tuple[float, float, float]]:
     ]
 
 
-def shown_losses(landscape: Landscape) -> list[float]:
-    """Every loss that is known in the plane: what the colours must hold."""
+def shown_losses(landscape: Landscape, grid: Grid) -> list[float]:
+    """The losses drawn in the plane: what the colours must hold."""
     quantized = landscape["quantized"]
     extra = [landscape["loss_at_zero"], quantized["loss_at_projection"] if quantized else None]
-    return [*(loss for _, _, loss in measured_points(landscape)), *filter(known, extra)]
+    return [*(value for row in grid.loss for value in row), *filter(known, extra)]
 
 
 def span(landscape: Landscape, axis: str) -> list[float]:

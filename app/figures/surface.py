@@ -9,6 +9,7 @@ from .frame import colour_scale, empty_figure, frame, nice_range
 from .landscape import (
     NOTHING_YET,
     SURFACE_HEIGHT,
+    Grid,
     Landscape,
     Quantized,
     axis_title,
@@ -39,8 +40,8 @@ def landscape_surface(landscape: Landscape | None, *, dark: bool) -> go.Figure:
     if landscape is None or grid is None or not grid.drawable:
         return empty_figure(NOTHING_YET, dark=dark, height=SURFACE_HEIGHT)
     colours = colours_for(dark)
-    low, high, _ = nice_range(shown_losses(landscape))
-    bottom, top = _heights(landscape)
+    low, high, _ = nice_range(shown_losses(landscape, grid))
+    bottom, top = _heights(landscape, grid)
     figure = frame(
         "landscape-surface", dark=dark, height=SURFACE_HEIGHT, margin=_MARGIN, alt=describe(landscape, grid)
     )
@@ -80,11 +81,11 @@ def landscape_surface(landscape: Landscape | None, *, dark: bool) -> go.Figure:
     return figure
 
 
-def _heights(landscape: Landscape) -> tuple[float, float]:
+def _heights(landscape: Landscape, grid: Grid) -> tuple[float, float]:
     """Range of the loss axis: the plane, and the plan's measured loss, which may lie far above it."""
     quantized = landscape["quantized"]
     measured = quantized["loss"] if quantized else None
-    low, high, _ = nice_range([*shown_losses(landscape), *filter(known, [measured])])
+    low, high, _ = nice_range([*shown_losses(landscape, grid), *filter(known, [measured])])
     return low, high
 
 

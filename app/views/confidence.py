@@ -8,14 +8,16 @@ import streamlit as st
 
 from app import state
 from app.figures import (
-    fmt_count,
+    BlockSensitivity,
     fmt_percent,
     fmt_probability,
-    layer_label,
     rank_confidence,
     stability_history,
+    title,
 )
 from app.kept import show_kept
+
+NAMED = 12  # blocks; more are only counted
 
 
 def confidence_section(document: dict[str, Any] | None, runs: int) -> None:
@@ -45,21 +47,22 @@ def confidence_section(document: dict[str, Any] | None, runs: int) -> None:
             ),
         )
         if stability:
-            st.caption(stability_words(stability))
+            st.caption(stability_words(stability, blocks))
             st.caption(
                 "Probabilities are shares of bootstrap samples of the runs: they say how far the draws "
                 "of the data matter, not how good the eigenvalues are."
             )
 
 
-def stability_words(stability: dict[str, Any]) -> str:
-    """How sure the set of the highest is, and since when, in a sentence or two."""
-    names = ", ".join(layer_label(layer) for layer in stability["set"])
-    count = stability["high"]
-    verb, most = ("is", "the most sensitive") if count == 1 else ("are", f"the {count} most sensitive")
-    text = f"{names} {verb} {most} with probability {fmt_probability(stability['probability'])}"
+def stability_words(stability: dict[str, Any], blocks: list[BlockSensitivity]) -> str:
+    """How sure the set of the highest is, and since when, in a sentence."""
+    highest = [blocks[index] for index in stability["set"]]
+    names = ", ".join(title(block) for block in highest)
+    if len(highest) > NAMED or len({title(block) for block in highest}) < len(highest):
+        names = f"The {len(highest)} blocks that rank highest now"
+    most = "is the most sensitive" if len(highest) == 1 else f"are the {len(highest)} most sensitive"
+    text = f"{names} {most} with probability {fmt_probability(stability['probability'])}"
     confidence = fmt_percent(stability["confidence"], 0)
-    used = f"{fmt_count(stability['examples_used'])} examples used"
     if stability["stable_after"] is None:
-        return f"{text}: below {confidence}, not stable yet; {used}."
-    return f"{text}: stable at {confidence} after {stability['stable_after']} runs; {used}."
+        return f"{text}; not stable yet: {confidence} is asked for, and at least five runs."
+    return f"{text}; stable at {confidence} since run {stability['stable_after']}."

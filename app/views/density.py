@@ -66,10 +66,10 @@ def _choices(workspace: Workspace, blocks: list[BlockSensitivity]) -> dict[str, 
     layers = range(workspace.checkpoint.config.layers)
     named = {layer_label(layer): ("--layer", str(layer)) for layer in layers}
     for block in blocks:
-        if block["kind"] not in ("layer", "embedding"):
-            name = block["name"]
-            site = "" if name.endswith((".attention", ".ffn")) else f", {name.split('.', 4)[-1]}"
-            named[title(block) + site] = ("--block-name", name)
+        name, kind = block["name"], block["kind"]
+        site = kind in ("attention", "ffn") and not name.endswith(f".{kind}")
+        label = f"{title(block)}, {name.split('.', 4)[-1]}" if site else title(block)
+        named.setdefault(label, ("--block-name", name))
     return named
 
 

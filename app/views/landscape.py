@@ -13,6 +13,7 @@ from app.figures import (
     fmt_lambda,
     fmt_loss,
     fmt_omega,
+    known_grid,
     landscape_contour,
     landscape_surface,
     layer_label,
@@ -59,7 +60,8 @@ def page() -> None:
     def draw() -> None:
         if running and job and not job.active:
             st.rerun()
-        _status(job, arguments)
+        with st.container():  # there even when empty: a chart that changes its place is built anew
+            _status(job, arguments)
         _figures(job)
 
     draw()
@@ -182,7 +184,9 @@ def _figures(job: Job | None) -> None:
     dark = state.dark()
     left, right = st.columns(2, gap="medium")
     with left:
-        show_kept("landscape-surface", (document, dark), lambda: landscape_surface(document, dark=dark))
+        # a chart that changes is built anew, its camera too: only when there is more to see
+        seen = (job.arguments, known_grid(document), dark) if job and document else dark
+        show_kept("landscape-surface", seen, lambda: landscape_surface(document, dark=dark))
     with right:
         show_kept("landscape-contour", (document, dark), lambda: landscape_contour(document, dark=dark))
     if document:

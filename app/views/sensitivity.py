@@ -10,6 +10,7 @@ import streamlit as st
 
 from app import state
 from app.figures import (
+    fmt_count,
     fmt_lambda,
     fmt_mb,
     fmt_omega,
@@ -57,8 +58,9 @@ def page() -> None:
     def draw() -> None:
         if any(not j.active for j in running):
             st.rerun()
-        if job is not None:
-            _status(job)
+        with st.container():  # there even when empty: a chart that changes its place is built anew
+            if job is not None:
+                _status(job)
         _results(workspace, job, data, fraction)
 
     draw()
@@ -97,7 +99,7 @@ def _controls(workspace: Workspace, job: Job | None) -> tuple[str, float]:
     percent = share.number_input(
         "Share (%)", 0.01, 100.0, 10.0, help="Of the training examples, drawn in every run"
     )
-    stop = _stop(workspace)
+    stop = _stop(workspace, str(granularity))
     if job and job.active:
         if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-sensitivity"):
             job.cancel()
@@ -119,27 +121,29 @@ def _controls(workspace: Workspace, job: Job | None) -> tuple[str, float]:
     return data, percent / 100
 
 
-def _stop(workspace: Workspace) -> list[str]:
-    """The toggle that ends the runs early, as options of the command."""
+def _stop(workspace: Workspace, granularity: str) -> list[str]:
+    """How many blocks are the highest, and the toggle that ends the runs early, as options of the command."""
     layers = workspace.checkpoint.config.layers
+    options, meant = [], "the half that ranks highest"
+    if granularity == "layer" and layers > 1:
+        high = min(max(_high_count(layers), 1), layers - 1)
+        options, meant = ["--high", str(high)], f"the {high} highest of {layers} layers"
     with st.container(horizontal=True, vertical_alignment="center", gap="small", height=40, border=False):
         on = st.toggle(
             "Stop when the ranking is stable",
             key="until-stable",
             persist_state="session",
-            disabled=layers < 2,
-            help="After every run the ranking is redrawn from resampled runs. When the set of the most "
+            help="From the fifth run on the ranking is redrawn from resampled runs. When the set of the most "
             "sensitive comes out the same often enough, no more runs are needed.",
         )
-        if not on or layers < 2:
-            return []
-        confidence = st.segmented_control(
-            "Confidence", CONFIDENCES, default=0.95, required=True, label_visibility="collapsed",
-            format_func=lambda share: fmt_percent(share, 0), key="confidence", persist_state="session",
-        )  # fmt: skip
-        high = min(max(_high_count(layers), 1), layers - 1)
-        st.caption(f"sure of the {high} highest of {layers} layers")
-    return ["--until-stable", "--high", str(high), "--confidence", str(confidence)]
+        if on:
+            confidence = st.segmented_control(
+                "Confidence", CONFIDENCES, default=0.95, required=True, label_visibility="collapsed",
+                format_func=lambda share: fmt_percent(share, 0), key="confidence", persist_state="session",
+            )  # fmt: skip
+            st.caption(f"sure of {meant}")
+            options += ["--until-stable", "--confidence", str(confidence)]
+    return options
 
 
 def _high_count(layers: int) -> int:
@@ -172,6 +176,8 @@ def _status(job: Job) -> None:
             f"{document['runs']} runs of {document['examples']} examples each, {document['hvp_count']} Hessian-vector "
             f"products in {document['seconds']:.0f} s; every eigenvalue's residual is at most {fmt_percent(worst)}."
         )
+        if document.get("stability"):
+            words += f" {fmt_count(document['stability']['examples_used'])} examples used."
         if document["stopped"] == "stable":
             words = (
                 f"The ranking is stable: no more of the {_option(job, '--runs')} runs were needed. {words}"
@@ -253,8 +259,9 @@ def _figures(
             (blocks, dark, layers, embedding, high),
             lambda: omega_bars(blocks, dark=dark, high=high, layers=layers, embedding=embedding),
         )
-    if blocks:
-        st.caption(_signs([value for block in blocks for value in block["lambdas"]]))
+    with st.container():
+        if blocks:
+            st.caption(_signs([value for block in blocks for value in block["lambdas"]]))
 
 
 def _signs(lambdas: list[float]) -> str:
@@ -326,7 +333,7 @@ def _proposal(
             },
         )
         if document.get("stability"):
-            st.caption(stability_words(document["stability"]))
+            st.caption(stability_words(document["stability"], document["blocks"]))
 
 
 def _above_next(document: dict[str, Any], order: list[int]) -> dict[int, float]:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-unsafe-swiftshader"]
 PATIENCE = 90_000  # ms: the tests are about what appears, not about how fast
 ROW = 35  # pixels of a table row
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
