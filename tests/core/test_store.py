@@ -209,7 +209,7 @@ def test_a_stored_analysis_computes_no_product_again(tiny, examples, tmp_path, m
     store = Store(tmp_path / "s.sqlite")
     first = analyse(tiny, examples, store, Silent(), warnings)
 
-    def no_product(*args: object) -> None:
+    def no_product(*args: object, **options: object) -> None:
         raise AssertionError("a Hessian-vector product was computed")
 
     monkeypatch.setattr("qbert_core.curvature.hvp.BlockHessian.matvec", no_product)
