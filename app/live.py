@@ -125,6 +125,9 @@ class Live:
 
     def _keep(self, key: Key, result: Evaluation) -> None:
         with self._changed:
+            known = self._results.get(key)
+            if known is not None and known.n > result.n:
+                return  # a plan that was dropped begins again; its numbers do not go back
             self._results[key] = result
             self._results.move_to_end(key)
             while len(self._results) > MAX_RESULTS:

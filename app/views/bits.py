@@ -35,6 +35,7 @@ from qbert_core.quantization import Plan, fp32_size, sites_of
 from qbert_core.quantization.plan import FULL
 
 POLL = 0.15  # seconds between looks at the plan's evaluation, while it runs
+HEATMAP_PACE = 1.0  # seconds
 POLL_PRESETS = 1.0  # seconds between looks at the presets, while they are measured
 FIRST_LOOK = 0.18  # how long a page waits for the first numbers before it draws the old ones as outdated
 OWN = "by hand"
@@ -198,12 +199,15 @@ def _live(workspace: Workspace, current: state.Tuning) -> None:
     live().wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
     running = not live().settled(workspace, plan)
     presets_running = not _presets_settled(workspace)
+    last = not running
 
     @st.fragment(run_every=POLL if running else None)
     def numbers() -> None:
+        nonlocal last
+        if running and last:
+            st.rerun()  # only now, so that the last numbers did not wait for the whole page
+        last = live().settled(workspace, plan)
         _numbers(workspace, plan)
-        if running and live().settled(workspace, plan):
-            st.rerun()
 
     @st.fragment(run_every=POLL_PRESETS if presets_running else None)
     def others() -> None:
@@ -231,13 +235,20 @@ def _numbers(workspace: Workspace, plan: Plan) -> None:
         st.session_state["shown"] = {workspace.key: shown}
     outdated = shown is None or shown.plan.digest != plan.digest
     st.html(_cards(workspace, shown, outdated))
-    dark = state.dark()
-    kl = shown.attention_kl if shown and shown.attention_kl else ()
-    stale = outdated and shown is not None
-    figure = _kept("kl", (kl, dark, stale), lambda: kl_heatmap(kl, dark=dark, outdated=stale))
+    figure = _heatmap(workspace, shown, outdated)
     st.markdown("###### Attention KL from fp32, by layer and head")
-    # not selectable: a selectable chart is built anew on every change, this one changes with every batch
     st.plotly_chart(figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl")
+
+
+def _heatmap(workspace: Workspace, shown: Evaluation | None, outdated: bool) -> Figure:
+    """Drawn with the first numbers of a plan, with the last, and now and then in between: the browser builds a
+    chart that changed anew, which takes it as long as several batches take the engine on the same cores."""
+    dark = state.dark()
+    if shown is None:
+        return _kept("kl", dark, lambda: kl_heatmap((), dark=dark))
+    kl, age = shown.attention_kl or (), int(shown.seconds / HEATMAP_PACE)
+    content = (workspace.key, shown.plan.digest, shown.complete, age, outdated, dark)
+    return _kept("kl", content, lambda: kl_heatmap(kl, dark=dark, outdated=outdated))
 
 
 def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> str:
@@ -299,7 +310,10 @@ def _scatter(workspace: Workspace, current: state.Tuning) -> None:
     if baseline is None or not points:
         return
     metric = workspace.task.metric
-    value, size, now = baseline.score.metrics[metric], baseline.size.size_mb, current.plan.digest
+    value, size = baseline.score.metrics[metric], baseline.size.size_mb
+    if live().settled(workspace, current.plan):  # until then the mark stays where it was
+        st.session_state["marked"] = current.plan.digest
+    now = st.session_state.get("marked")
     figure = _kept(
         "scatter",
         (tuple(points), value, size, now, dark),
@@ -352,7 +366,7 @@ def _points(workspace: Workspace, current: state.Tuning) -> list[PlanPoint]:
     for digest, plan in plans.items():
         result = live().result(workspace, plan)
         if result is None or not result.complete:
-            continue  # a selectable chart is built anew whenever it changes: once a plan, not once a batch
+            continue  # the browser builds a chart that changed anew: once a plan, not once a batch
         kind = "hand"
         if digest == workspace.baseline.digest:
             kind = "baseline"

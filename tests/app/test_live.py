@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -13,9 +14,10 @@ from app import live as live_module
 from app.engine import EngineDied, Failed
 from app.live import Live
 from app.workspace import Source, Workspace, open_workspace
-from qbert_core.errors import InputError
+from qbert_core.errors import Cancelled, InputError
 from qbert_core.evaluation import Evaluation
 from qbert_core.quantization import Plan
+from qbert_core.runtime.events import Events
 from tests.app.tools import PATIENCE, own_plans, until, watched
 
 
@@ -64,6 +66,36 @@ def test_a_dropped_plan_is_measured_to_the_end_when_it_is_wanted_again(workspace
     measured(live, held, new)
     live.want("me", held, old)
     assert same_numbers(measured(live, held, old), workspace.evaluator.evaluate(old))
+
+
+def test_numbers_do_not_go_back_when_a_dropped_plan_begins_again(workspace: Workspace) -> None:
+    (plan,) = own_plans(workspace, 1)
+    results = list(workspace.evaluator.stream(plan))
+    begun, free = threading.Semaphore(0), threading.Event()
+
+    class DroppedOnce:
+        """Stops after two batches the first time, and waits after one the second time."""
+
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def stream(self, plan: Plan, *, events: Events) -> Iterator[Evaluation]:
+            self.calls += 1
+            if self.calls == 1:
+                yield from results[:2]
+                raise Cancelled
+            yield results[0]
+            begun.release()
+            assert free.wait(PATIENCE)
+            yield from results[1:]
+
+    live = Live()
+    held = replace(workspace, evaluator=DroppedOnce(), presets=())
+    live.want("me", held, plan)
+    assert begun.acquire(timeout=PATIENCE)
+    assert live.result(held, plan) is results[1]
+    free.set()
+    assert measured(live, held, plan) is results[-1]
 
 
 def test_of_many_quick_wishes_only_the_first_and_the_last_are_begun(workspace: Workspace) -> None:
