@@ -380,13 +380,18 @@ def main() -> None:
         "--limit", type=int, default=100, help="products a layer after which an iteration is given up"
     )
     options.add_argument("--only", default="", metavar="TEXT", help="peers with this in their name")
+    options.add_argument(
+        "--without", default="-", metavar="TEXT", help="leave out peers with this in their name"
+    )
     arguments = options.parse_args()
     checkpoint, task = load_checkpoint(arguments.model), task_named("sst2")
     table = read_table(arguments.data, split="train")
     examples = task.examples(table, checkpoint, arguments.data)
     subject = Subject(checkpoint, task, examples, arguments.rows, arguments.seed)
     variants = {
-        name: engine for name, engine in engines(subject, arguments).items() if arguments.only in name
+        name: engine
+        for name, engine in engines(subject, arguments).items()
+        if arguments.only in name and arguments.without not in name
     }
 
     began = begin()
