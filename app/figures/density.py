@@ -21,12 +21,14 @@ class Spectrum(TypedDict):
     """What `qbert_core density` writes, as far as it is drawn.
 
     `density` over `x` integrates to 1: every eigenvalue of the block (`parameters` of them) as a Gaussian
-    of width `sigma` that holds 1 / parameters. `lowest` and `highest` are the ends of the spectrum.
+    of width `sigma` that holds 1 / parameters. `nodes` are each probe's estimates of eigenvalues, `lowest`
+    and `highest` the outermost of them.
     """
 
     block: dict[str, Any]
     x: Sequence[float]
     density: Sequence[float | None]
+    nodes: Sequence[Sequence[float]]
     sigma: float
     lowest: float
     highest: float
@@ -36,10 +38,12 @@ def density_curve(spectrum: Spectrum | None, *, dark: bool) -> go.Figure:
     """Spectral density (per unit of lambda) on a logarithmic axis; the ends of the spectrum are marked.
 
     Nearly all eigenvalues lie at zero and a few far out: each outlier holds one part in millions of the
-    mass, which only a logarithm shows. The dotted line is the height of a single eigenvalue, the floor of
-    the axis a tenth of it; the top is the height if all were equal. So the axis depends on the number of
-    parameters and on the width alone, and in whole powers of ten. Lambda is linear: the width is then the
-    same everywhere, and a distance means what it means in the figures of lambda.
+    mass, which only a logarithm shows. A random probe may see next to nothing of one of them, so every
+    probe's nodes are ticks at the bottom: an outlier has its place even where it has no height. The dotted
+    line is the height of a single eigenvalue, the floor of the axis a tenth of it; the top is the height
+    if all were equal. So the axis depends on the number of parameters and on the width alone, and in whole
+    powers of ten. Lambda is linear: the width is then the same everywhere, and a distance means what it
+    means in the figures of lambda.
     """
     if spectrum is None or not spectrum["x"]:
         return empty_figure(_NOTHING_YET, dark=dark, height=_HEIGHT)
@@ -56,6 +60,7 @@ def density_curve(spectrum: Spectrum | None, *, dark: bool) -> go.Figure:
     )
     for trace in _curve(spectrum, floor, colours):
         figure.add_trace(trace)
+    figure.add_trace(_ticks(spectrum, floor, colours))
     low, high = _range(spectrum)
     _single(figure, single, colours)
     _ends(figure, spectrum, high - low, colours)
@@ -100,12 +105,27 @@ def _curve(spectrum: Spectrum, floor: float, colours: Palette) -> list[go.Scatte
     return [ground, curve]
 
 
+def _ticks(spectrum: Spectrum, floor: float, colours: Palette) -> go.Scatter:
+    nodes = [node for probe in spectrum["nodes"] for node in probe]
+    return go.Scatter(
+        x=nodes,
+        y=[floor] * len(nodes),
+        mode="markers",
+        marker={"symbol": "line-ns", "size": 11, "line": {"width": 1.5, "color": colours.ink}},
+        customdata=[[fmt_lambda(node)] for node in nodes],
+        hovertemplate="node at λ = %{customdata[0]}<extra></extra>",
+        name="nodes",
+        showlegend=False,
+        cliponaxis=False,
+    )
+
+
 def _power(value: float | None) -> str:
     return f"{value:.1e}" if known(value) else ""
 
 
 def _single(figure: go.Figure, height: float, colours: Palette) -> None:
-    figure.add_hline(y=height, line={"width": 1, "dash": "dot", "color": colours.line}, layer="below")
+    figure.add_hline(y=height, line={"width": 1, "dash": "dot", "color": colours.line}, layer="between")
     figure.add_annotation(
         text="one eigenvalue",
         x=1, xref="paper", xanchor="right", xshift=-4, y=math.log10(height), yanchor="bottom",

@@ -92,5 +92,7 @@ def _words(document: dict[str, Any]) -> str:
             f"Their sum is {fmt_lambda(trace['value'])} ± {fmt_omega(trace['error'])}, "
             f"their mean {fmt_lambda(document['mean_eigenvalue'])}."
         )
-    parts.append("With few probes an outlier's place is well known, its height is not.")
+    parts.append(
+        "Ticks are what each probe found: with few probes an outlier's place is well known, its height is not."
+    )
     return "\n\n".join(parts)

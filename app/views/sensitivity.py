@@ -10,7 +10,6 @@ import streamlit as st
 
 from app import state
 from app.figures import (
-    fmt_count,
     fmt_lambda,
     fmt_mb,
     fmt_omega,
@@ -176,8 +175,6 @@ def _status(job: Job) -> None:
             f"{document['runs']} runs of {document['examples']} examples each, {document['hvp_count']} Hessian-vector "
             f"products in {document['seconds']:.0f} s; every eigenvalue's residual is at most {fmt_percent(worst)}."
         )
-        if document.get("stability"):
-            words += f" {fmt_count(document['stability']['examples_used'])} examples used."
         if document["stopped"] == "stable":
             words = (
                 f"The ranking is stable: no more of the {_option(job, '--runs')} runs were needed. {words}"
@@ -269,7 +266,8 @@ def _signs(lambdas: list[float]) -> str:
     meaning = "the loss curves down along that direction, so on that draw the weights are at no minimum in that block"
     if not negative:
         return f"λ keeps its sign; all {len(lambdas)} are positive. A negative one would mean: {meaning}."
-    return f"λ keeps its sign; {negative} of {len(lambdas)} are negative: {meaning}."
+    are = "is" if negative == 1 else "are"
+    return f"λ keeps its sign; {negative} of {len(lambdas)} {are} negative: {meaning}."
 
 
 def _proposal(

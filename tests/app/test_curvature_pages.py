@@ -402,7 +402,6 @@ class TestSensitivity:
         assert [text.replace("\xa0", " ") for text in table["Above next"]] == ["> 99 %", "87 %", ""]
         text = words(at)
         assert "L1 is the most sensitive with probability 96 %; stable at 95 % since run 4." in text
-        assert "20 examples used" in text
 
     def test_a_ranking_by_the_mean_has_no_confidence_of_omega(
         self, page: Visit, speaker: Speaker, source: Source

@@ -29,6 +29,7 @@ def spectrum(eigenvalues: list[float], parameters: int, sigma: float = 0.1) -> S
         "block": {"name": "bert.encoder.layer.2", "layer": 2, "kind": "layer", "parameters": parameters},
         "x": x.tolist(),
         "density": density.tolist(),
+        "nodes": [[low, 0.0, high], [low, high]],
         "sigma": sigma,
         "lowest": low,
         "highest": high,
@@ -83,6 +84,13 @@ def test_gaps_between_eigenvalues_run_along_the_floor() -> None:
     floor = 10 ** density_curve(found, dark=False).layout.yaxis.range[0]
     between = [y for x, y in zip(curve.x, curve.y, strict=True) if 10 < x < 20]
     assert set(between) == {floor}
+
+
+def test_every_probes_nodes_are_ticks_on_the_floor() -> None:
+    figure = density_curve(spectrum([-12.0, 31.0], 1_000_000), dark=False)
+    ticks = trace(figure, "nodes")
+    assert list(ticks.x) == [-12.0, 0.0, 31.0, -12.0, 31.0]
+    assert set(ticks.y) == {10 ** figure.layout.yaxis.range[0]}
 
 
 def test_ends_that_lie_together_have_their_labels_one_over_the_other() -> None:
