@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -66,9 +67,9 @@ class Life:
         except subprocess.TimeoutExpired:
             self.kill()
             code = self._process.returncode
-        if code < 0:
-            return f"was killed (signal {-code}); the machine may have run out of memory"
-        return f"ended with code {code}"
+        if code == -signal.SIGKILL:
+            return "was killed; the machine may have run out of memory"
+        return f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
 
     def kill(self) -> None:
         self._process.kill()
@@ -146,7 +147,7 @@ class RemoteEvaluator:
                 return
             except Gone:
                 if lives == LIVES:
-                    raise EngineDied(f"the process that measured it {life.death()}; so did another") from None
+                    raise EngineDied(f"{LIVES} times the process that measured it {life.death()}") from None
 
     def _place(self) -> tuple[Life, int]:
         """Where the source is loaded; it is loaded again where that process has died."""

@@ -227,7 +227,10 @@ def test_a_plan_that_costs_two_lives_is_given_up_and_the_next_one_is_measured(
 ) -> None:
     bad, good = plans_of(long_remote, 2, clip=99.6)
     killer = Killer(engine, 2)
-    with pytest.raises(EngineDied, match=r"was killed \(signal 9\).*memory; so did another") as error:
+    with pytest.raises(
+        EngineDied,
+        match="2 times the process that measured it was killed; the machine may have run out of memory",
+    ) as error:
         list(long_remote.evaluator.stream(bad, events=killer))
     assert "\n" not in str(error.value)
     assert killer.left == 0
@@ -258,7 +261,7 @@ def test_a_page_is_told_and_may_try_again(long_remote: Workspace, engine: Engine
         time.sleep(0.1)
         kill_two()
     until(kill_two, "the error")
-    assert "was killed (signal 9)" in str(live.error(long_remote, bad))
+    assert "was killed" in str(live.error(long_remote, bad))
     live.want("me", long_remote, good)
     until(lambda: live.settled(long_remote, good), "the next plan")
     assert live.error(long_remote, good) is None
@@ -275,7 +278,7 @@ def test_killed_while_it_loads_a_source_the_line_says_so_and_asking_again_helps(
         os.kill(pid, signal.SIGKILL)
     until(lambda: opening.done, "the loading ended")
     assert opening.error is not None
-    assert opening.error.startswith(f"{source.model}: the process that loaded it was killed (signal 9)")
+    assert opening.error.startswith(f"{source.model}: the process that loaded it was killed")
     assert workspaces.open(source).error == opening.error
     again = workspaces.open(source, PATIENCE).workspace
     assert again is not None
@@ -372,7 +375,7 @@ def test_it_ends_when_the_server_is_killed(server) -> None:
     assert int(process.stdout.readline()) > 0
     assert runs(pid)
     process.kill()
-    until(lambda: not runs(pid), "its end", patience=20)
+    until(lambda: not runs(pid), "its end")
 
 
 def test_it_ends_when_the_server_is_killed_before_it_is_ready(server) -> None:
@@ -386,8 +389,8 @@ def test_it_ends_with_the_server_and_does_not_hold_it_up(server) -> None:
     process = server("")
     pid = int(process.stdout.readline())
     assert int(process.stdout.readline()) > 0
-    assert process.wait(20) == 0
-    until(lambda: not runs(pid), "its end", patience=20)
+    assert process.wait(PATIENCE) == 0
+    until(lambda: not runs(pid), "its end")
 
 
 def test_a_process_that_cannot_be_started_is_a_line(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
