@@ -20,7 +20,7 @@ from qbert_core.quantization import Plan
 ROOT = Path(__file__).resolve().parents[2]
 # the last one: surfaces are drawn by WebGL, in software here
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-unsafe-swiftshader"]
-PATIENCE = 90_000  # ms: the tests are about what appears, not about how fast
+PATIENCE = 240_000  # ms: the tests are about what appears, not about how fast
 ROW = 35  # pixels of a table row
 expect.set_options(timeout=PATIENCE)
 

@@ -179,6 +179,7 @@ def test_cancel_keeps_the_points_so_far_and_a_turned_surface_stays_turned(visit)
 @pytest.mark.parametrize("width", [1280, 1600])
 def test_nothing_is_cut_off_in_the_landscape(visit, own, scheme, width):
     page = visit(own.link("/landscape"), scheme, width).page
+    expect(button(page, "Start")).to_be_visible()  # not while another test's landscape is under way
     if not metric(page, "Loss, trained").is_visible():
         fill(page, "Training data", own.data)
         choose(page, "Grid", "11²")
