@@ -82,24 +82,23 @@ def _early(landscape: Landscape, grid: Grid, colours: Palette) -> go.Scatter:
 
 
 def _points(landscape: Landscape, colours: Palette) -> list[go.Scatter]:
+    """The plan and, on top and smaller, the trained weights: both are seen where they are the same point."""
     quantized = landscape["quantized"]
-    points = [
-        go.Scatter(
-            x=[0],
-            y=[0],
-            hovertemplate=f"<b>trained weights</b><br>loss {fmt_loss(landscape['loss_at_zero'])}<extra></extra>",
-            **mark("fp32", "square", colours.preset, colours),
-        )
-    ]
-    if quantized:
-        points.append(
-            go.Scatter(
-                x=[quantized["x"]],
-                y=[quantized["y"]],
-                hovertemplate="<b>plan, projected onto the plane</b>"
-                f"<br>loss here {fmt_loss(quantized['loss_at_projection'])}"
-                f"<br>as measured {fmt_loss(quantized['loss'])}<extra></extra>",
-                **mark("plan, projected onto the plane", "diamond", colours.accent, colours, size=13),
-            )
-        )
-    return points
+    trained = go.Scatter(
+        x=[0],
+        y=[0],
+        hovertemplate=f"<b>trained weights</b><br>loss {fmt_loss(landscape['loss_at_zero'])}<extra></extra>",
+        legendrank=1,
+        **mark("fp32", "square", colours.preset, colours, size=9),
+    )
+    if quantized is None:
+        return [trained]
+    plan = go.Scatter(
+        x=[quantized["x"]],
+        y=[quantized["y"]],
+        hovertemplate="<b>plan, projected onto the plane</b>"
+        f"<br>loss here {fmt_loss(quantized['loss_at_projection'])}"
+        f"<br>as measured {fmt_loss(quantized['loss'])}<extra></extra>",
+        **mark("plan, projected onto the plane", "diamond", colours.accent, colours, size=18),
+    )
+    return [plan, trained]

@@ -134,7 +134,7 @@ def describe(landscape: Landscape, grid: Grid) -> str:
     )
 
 
-def mark(name: str, symbol: str, colour: str, colours: Palette, size: int = 11) -> dict[str, Any]:
+def mark(name: str, symbol: str, colour: str, colours: Palette, size: int) -> dict[str, Any]:
     """Style of a point that stands out on every colour of the scale."""
     return {
         "name": name,

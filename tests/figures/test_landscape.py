@@ -152,7 +152,7 @@ def test_colours_are_of_the_plane_and_heights_of_the_plan_too() -> None:
     assert lines.zmin <= bowl(0, 0) < bowl(-1, -1) <= lines.zmax < 3
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9))
+@given(st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=9))
 def test_a_nice_range_holds_everything_in_some_steps(values: list[float]) -> None:
     low, high, step = nice_range(values)
     assert low <= min(values) <= max(values) <= high
@@ -193,6 +193,13 @@ def test_the_map_says_both_losses_of_a_plan_and_keeps_circles_round() -> None:
     assert "as measured 0.900" in text
     assert figure.layout.yaxis.scaleanchor == "x"
     assert figure.layout.yaxis.scaleratio == 1
+
+
+def test_a_plan_that_hardly_moves_does_not_hide_the_trained_weights() -> None:
+    figure = landscape_contour(landscape(plan=(0.001, 0.0)), dark=False)
+    plan, trained = figure.data[-2:]
+    assert (plan.name, trained.name) == ("plan, projected onto the plane", "fp32")
+    assert trained.marker.size < 0.6 * plan.marker.size
 
 
 @BOTH
