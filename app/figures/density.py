@@ -60,7 +60,7 @@ def density_curve(spectrum: Spectrum | None, *, dark: bool) -> go.Figure:
     )
     for trace in _curve(spectrum, floor, colours):
         figure.add_trace(trace)
-    figure.add_trace(_ticks(spectrum, floor, colours))
+    figure.add_trace(_ticks(spectrum, floor * (top / floor) ** 0.025, colours))
     low, high = _range(spectrum)
     _single(figure, single, colours)
     _ends(figure, spectrum, high - low, colours)
@@ -105,11 +105,11 @@ def _curve(spectrum: Spectrum, floor: float, colours: Palette) -> list[go.Scatte
     return [ground, curve]
 
 
-def _ticks(spectrum: Spectrum, floor: float, colours: Palette) -> go.Scatter:
+def _ticks(spectrum: Spectrum, height: float, colours: Palette) -> go.Scatter:
     nodes = [node for probe in spectrum["nodes"] for node in probe]
     return go.Scatter(
         x=nodes,
-        y=[floor] * len(nodes),
+        y=[height] * len(nodes),
         mode="markers",
         marker={"symbol": "line-ns", "size": 11, "line": {"width": 1.5, "color": colours.ink}},
         customdata=[[fmt_lambda(node)] for node in nodes],
@@ -125,7 +125,7 @@ def _power(value: float | None) -> str:
 
 
 def _single(figure: go.Figure, height: float, colours: Palette) -> None:
-    figure.add_hline(y=height, line={"width": 1, "dash": "dot", "color": colours.line}, layer="between")
+    figure.add_hline(y=height, line={"width": 1, "dash": "dot", "color": colours.line}, layer="above")
     figure.add_annotation(
         text="one eigenvalue",
         x=1, xref="paper", xanchor="right", xshift=-4, y=math.log10(height), yanchor="bottom",
