@@ -232,6 +232,8 @@ def test_a_density_arrives_beside_the_analysis(visit, own):
     ends = plot(page, "density", "plot._fullLayout.shapes.filter(s => s.x0 === s.x1).map(s => s.x0)")
     assert low <= ends[0] < ends[1] <= high
     assert plot(page, "density", "plot._fullLayout.yaxis.type") == "log"
+    drawn = "plot.querySelectorAll('.shapelayer path').length"
+    assert plot(page, "density", drawn) == 3, "both ends and the height of one eigenvalue"
     box = page.locator(".st-key-density .js-plotly-plot").bounding_box()
     assert box is not None
     assert box["width"] > 500, "a chart that was hidden has its full width"
