@@ -35,7 +35,19 @@ class Live:
         self._wishes: OrderedDict[str, tuple[Key, ref[Workspace], Plan]] = OrderedDict()
         self._results: OrderedDict[Key, Evaluation] = OrderedDict()
         self._errors: dict[Key, str] = {}
-        threading.Thread(target=self._work, daemon=True, name="live").start()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, daemon=True, name="live")
+        self._thread.start()
+
+    def close(self, patience: float = 10.0) -> None:
+        """Stop the work after the layer it is in, and wait for that at most `patience` seconds.
+
+        A thread that is inside torch while the interpreter ends would abort the process.
+        """
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(patience)
 
     def want(self, session: str, workspace: Workspace, plan: Plan) -> None:
         """Say what `session` looks at now. A plan that failed is tried again when it is chosen again."""
@@ -101,9 +113,11 @@ class Live:
         while True:
             with self._changed:
                 task = self._next_wish() or self._next_preset()
-                while task is None:
+                while task is None and not self._closed:
                     self._changed.wait()
                     task = self._next_wish() or self._next_preset()
+                if task is None or self._closed:
+                    return
             self._measure(*task)
 
     def _measure(self, key: Key, workspace: Workspace, plan: Plan) -> None:
@@ -144,6 +158,8 @@ class Live:
     def _wanted(self, key: Key) -> bool:
         """Whether to go on with `key`: a session looks at it, or nobody waits for anything else."""
         with self._changed:
+            if self._closed:
+                return False
             if any(wished == key for wished, _, _ in self._open_wishes()):
                 return True
             return self._next_wish() is None

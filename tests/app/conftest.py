@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from app.live import Live
 from app.workspace import Source, Workspace, open_workspace
 from qbert_core.checkpoints import Checkpoint
 
@@ -37,6 +39,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("QBERT_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_work_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every worker a test starts ends with it: one still inside torch when the interpreter ends aborts it."""
+    made: list[Live] = []
+    start = Live.__init__
+
+    def noted(live: Live) -> None:
+        made.append(live)
+        start(live)
+
+    monkeypatch.setattr(Live, "__init__", noted)
+    yield
+    for live in made:
+        live.close()
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,21 @@ def test_the_newest_wish_wins_and_the_older_one_is_dropped(workspace: Workspace)
     assert left.n == partial.n, "what was known of the dropped plan stays"
 
 
+def test_a_closed_worker_stops_in_the_middle_of_a_plan(workspace: Workspace) -> None:
+    watch, evaluator = watched(workspace)
+    (plan,) = own_plans(workspace, 1)
+    live = Live()
+    evaluator.hold()
+    live.want("me", watch, plan)
+    assert live.wait(watch, plan, more_than=0, timeout=PATIENCE) is not None
+    live.close(patience=0)
+    evaluator.release()
+    live.close(PATIENCE)
+    assert not live._thread.is_alive()
+    assert evaluator.finished == []
+    live.close()
+
+
 def test_a_dropped_plan_is_measured_to_the_end_when_it_is_wanted_again(workspace: Workspace) -> None:
     held, evaluator = watched(workspace)
     old, new = own_plans(workspace, 2)
