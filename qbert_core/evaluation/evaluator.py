@@ -4,9 +4,9 @@ Incremental: the states at every layer boundary are kept for the fp32 reference 
 an edit at layer k starts from the state in front of layer k and runs only layers k..L. Batches never
 change, so the numbers are bit for bit those of a full evaluation.
 
-Progressive: batches hold sentences of like length and come in a seeded random order; after each one
-there is an `Evaluation` of the examples so far. The order does not depend on the plan, so partial
-results of two plans are over the same examples.
+Progressive: batches hold windows of like length and come in a seeded random order; after a batch
+there is an `Evaluation` of the examples all of whose windows were seen. The order does not depend on the
+plan, so partial results of two plans are over the same examples.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from qbert_core.tasks import Batch, Examples, Task, collate, length_batches
 
 TOKENS_PER_BATCH = 512  # about 70 ms of a 6-layer, 384-wide model on two cores: the pace of first numbers
 CACHE_BYTES = 2 * 2**30
+MAX_RESULTS = 100  # partial ones of an evaluation: putting one together costs time, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class _Reference:
 
     states: list[State]  # layers + 1
     log_attention: list[Tensor]  # a layer: (B, heads, T, T)
-    predictions: list[Any]
+    outputs: list[Any]  # what the task reads from the logits of each window
 
     @property
     def nbytes(self) -> int:
@@ -92,7 +93,8 @@ class Evaluator:
     def stream(
         self, plan: Plan, *, attention: bool = True, events: Events | None = None
     ) -> Iterator[Evaluation]:
-        """Measure `plan`, yielding an `Evaluation` after every batch; the last one is complete.
+        """Measure `plan`, yielding an `Evaluation` after a batch, `MAX_RESULTS` at most; the last one is
+        complete.
 
         Raises `Cancelled` between layers when `events` says so; what was computed until then is
         kept and found by the next evaluation.
@@ -102,10 +104,15 @@ class Evaluator:
             started = time.perf_counter()
             size = plan_size(self.checkpoint.config, plan)
             run = _Run(self, plan, attention, events)
+            total = len(self._order)
+            pace = -(-total // MAX_RESULTS)
             for done, index in enumerate(self._order, 1):
                 run.measure(int(index))
+                if (done % pace and done < total) or not run.answered:
+                    events.progress(done, total)
+                    continue
                 result = run.result(size, time.perf_counter() - started)
-                events.progress(done, len(self._order), result)
+                events.progress(done, total, result)
                 yield result
 
     def _that_fit(self, capacity: int) -> set[int]:
@@ -136,8 +143,8 @@ class Evaluator:
             hidden, scores = encoder_layer(weights, config, layer, hidden, mask)
             log_attention.append(torch.log_softmax(scores, -1))
             states.append(State(hidden, hidden.new_zeros(layer + 1, len(batch), config.heads)))
-        predictions = self.task.predict(_finite(head(weights, config, hidden), "the fp32 model"), batch)
-        reference = _Reference(states, log_attention, predictions)
+        outputs = self.task.predict(_finite(head(weights, config, hidden), "the fp32 model"), batch)
+        reference = _Reference(states, log_attention, outputs)
         if self._reference_bytes + reference.nbytes <= self._cache_bytes // 2:
             self._reference_bytes += reference.nbytes
             self._references[index] = reference
@@ -164,9 +171,11 @@ class _Run:
         self._reference_keys = prefix_keys(config, evaluator._reference_plan)
         model = evaluator._quantizer.model(plan)
         self._weights, self._linear = model.weights, model.linear
-        self._indices: list[int] = []
-        self._predictions: list[Any] = []
-        self._before: list[Any] = []
+        self._owners = evaluator.examples.owners
+        self._missing = np.diff(evaluator.examples.first)  # windows of each example not seen yet
+        self._outputs: dict[int, tuple[Any, Any]] = {}  # window -> fp32's and the plan's, until all are there
+        self._answers: dict[int, tuple[_Answer, _Answer]] = {}  # example -> fp32's and the plan's
+        self._windows = 0
         self._kl = torch.zeros(config.layers, config.heads, dtype=torch.float64)
         self._layers_run = self._layers_total = 0
 
@@ -211,34 +220,72 @@ class _Run:
 
     def _count(self, batch: Batch, reference: _Reference, state: State) -> None:
         logits = _finite(head(self._weights, self._config, state.hidden), f"plan {self._plan.name}")
-        self._indices += batch.indices
-        self._predictions += self._e.task.predict(logits, batch)
-        self._before += reference.predictions
+        outputs = self._e.task.predict(logits, batch)
+        self._windows += len(batch)
+        for window, *both in zip(batch.indices, reference.outputs, outputs, strict=True):
+            self._outputs[window] = (both[0], both[1])
+            example = int(self._owners[window])
+            self._missing[example] -= 1
+            if not self._missing[example]:
+                self._answer(example)
         if self._attention:
             assert state.kl is not None
             self._kl += state.kl.double().sum(1)
 
+    def _answer(self, example: int) -> None:
+        task, examples = self._e.task, self._e.examples
+        seen = [self._outputs.pop(window) for window in examples.windows(example)]
+        before, after = (task.answer(outputs, examples, example) for outputs in zip(*seen, strict=True))
+        self._answers[example] = (
+            _Answer(before, task.grade(before, examples, example)),
+            _Answer(after, task.grade(after, examples, example)),
+        )
+
+    @property
+    def answered(self) -> int:
+        """Examples all of whose windows were seen."""
+        return len(self._answers)
+
     def result(self, size: Any, seconds: float) -> Evaluation:
         """The evaluation of the examples so far, in the data's order."""
-        task, examples = self._e.task, self._e.examples
-        order = np.argsort(self._indices)
-        indices = [self._indices[i] for i in order]
-        after = [self._predictions[i] for i in order]
-        before = [self._before[i] for i in order]
-        right = task.correct(after, examples, indices)
-        was_right = task.correct(before, examples, indices)
-        kl = (self._kl / len(indices)).tolist() if self._attention else None
+        task = self._e.task
+        indices = sorted(self._answers)
+        before, after = zip(*(self._answers[i] for i in indices), strict=True)
+        grades, baseline_grades = (np.array([a.grade for a in side]) for side in (after, before))
+        kl = (self._kl / self._windows).tolist() if self._attention else None
         return Evaluation(
             plan=self._plan,
             size=size,
-            score=task.score(after, examples, indices),
-            baseline=task.score(before, examples, indices),
+            score=task.score(grades),
+            baseline=task.score(baseline_grades),
+            grades=grades,
+            baseline_grades=baseline_grades,
             indices=tuple(indices),
-            predictions=tuple(after),
-            flips=tuple(flips(indices, before, after, was_right, right)),
+            predictions=tuple(a.answer for a in after),
+            flips=tuple(
+                flips(
+                    indices,
+                    [b.answer for b in before],
+                    [a.answer for a in after],
+                    [b.right for b in before],
+                    [a.right for a in after],
+                )
+            ),
             attention_kl=None if kl is None else tuple(tuple(row) for row in kl),
-            total=len(examples),
+            total=len(self._e.examples),
             layers_run=self._layers_run,
             layers_total=self._layers_total,
             seconds=seconds,
         )
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """One model's answer to one example."""
+
+    answer: Any
+    grade: tuple[float, ...]
+
+    @property
+    def right(self) -> bool:
+        return self.grade[0] == 1

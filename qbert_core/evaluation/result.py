@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from qbert_core.evaluation.slices import Flip
 from qbert_core.quantization import Plan, PlanSize
 from qbert_core.tasks import Score
@@ -25,6 +27,8 @@ class Evaluation:
     baseline: Score
     indices: tuple[int, ...] = field(repr=False)  # examples measured so far, sorted
     predictions: tuple[Any, ...] = field(repr=False)  # beside indices
+    grades: np.ndarray = field(repr=False)  # (n, numbers a grade) of the predictions, as the task gives them
+    baseline_grades: np.ndarray = field(repr=False)
     flips: tuple[Flip, ...] = field(repr=False)
     attention_kl: tuple[tuple[float, ...], ...] | None = field(repr=False)  # layers x heads, nats
     total: int
@@ -44,9 +48,14 @@ class Evaluation:
         """The `evaluate` document of the command line."""
         return {
             "metrics": self.score.metrics,
-            "baseline": {**self.baseline.metrics, "interval": self.baseline.interval},
+            "baseline": {
+                **self.baseline.metrics,
+                "interval": self.baseline.interval,
+                "intervals": self.baseline.intervals,
+            },
             "n": self.n,
             "interval": self.score.interval,
+            "intervals": self.score.intervals,
             "size_mb": self.size.size_mb,
             "weights_mb": self.size.weights_mb,
             "compression": self.size.compression,

@@ -1,10 +1,23 @@
-"""The four tasks in one form: columns -> features -> loss -> metric -> interval."""
+"""The four tasks in one form: columns -> windows -> loss -> answers -> metrics with intervals."""
 
 from qbert_core.errors import InputError
-from qbert_core.tasks.base import Batch, Examples, Score, Task, collate, length_batches
+from qbert_core.tasks.base import (
+    Batch,
+    Examples,
+    Score,
+    Task,
+    answers,
+    collate,
+    difference,
+    grades,
+    length_batches,
+)
+from qbert_core.tasks.conll03 import Conll03
+from qbert_core.tasks.mnli import Mnli
+from qbert_core.tasks.squad import Squad
 from qbert_core.tasks.sst2 import Sst2
 
-TASKS: dict[str, Task] = {"sst2": Sst2()}
+TASKS: dict[str, Task] = {task.name: task for task in (Sst2(), Mnli(), Conll03(), Squad())}
 
 
 def task_named(name: str) -> Task:
@@ -14,4 +27,16 @@ def task_named(name: str) -> Task:
     return TASKS[name]
 
 
-__all__ = ["TASKS", "Batch", "Examples", "Score", "Task", "collate", "length_batches", "task_named"]
+__all__ = [
+    "TASKS",
+    "Batch",
+    "Examples",
+    "Score",
+    "Task",
+    "answers",
+    "collate",
+    "difference",
+    "grades",
+    "length_batches",
+    "task_named",
+]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from qbert_core.errors import InputError
@@ -28,19 +31,54 @@ def texts(table: pd.DataFrame, column: str, source: str) -> list[str]:
     return values
 
 
-def class_ids(labels: pd.Series, names: Sequence[str], source: str) -> list[int]:
-    """Labels as class ids 0..n-1, given as numbers or by the model's label names (any case).
+def class_ids(labels: pd.Series, names: Sequence[str], source: str, usual: Sequence[str] = ()) -> list[int]:
+    """Labels as the model's class ids 0..n-1, given by the model's label names (any case) or as numbers.
 
+    A number means the place in `usual`, the data's own order, where the model has just those names,
+    maybe in another order; the model's own id where its names say nothing (LABEL_0).
     Raises `InputError` naming the first row whose label the model does not have.
     """
     by_name = {name.lower(): i for i, name in enumerate(names)}
-    by_name |= {str(i): i for i in range(len(names))}
+    order = [name.lower() for name in usual]
+    numbered = order if sorted(order) == sorted(by_name) else list(by_name)
+    ids_of = by_name | {str(i): by_name[name] for i, name in enumerate(numbered)}
     ids = []
     for row, value in enumerate(labels.tolist()):
         text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-        label = by_name.get(text.strip().lower())
+        label = ids_of.get(text.strip().lower())
         if label is None:
-            known = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
+            known = ", ".join(f"{i} ({names[by_name[name]]})" for i, name in enumerate(numbered))
             raise InputError(f"{source}: row {row + 1}: label {value!r} is not one of the model's: {known}")
         ids.append(label)
     return ids
+
+
+def lists(table: pd.DataFrame, column: str, source: str) -> list[list[Any]]:
+    """A column of lists; in text files, a JSON list or words between spaces. `InputError` names the first
+    row that is none."""
+    found = []
+    for row, value in enumerate(table[column].tolist()):
+        made = parse_json(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+        if isinstance(made, str):
+            made = made.split()
+        if isinstance(made, np.ndarray | tuple):
+            made = list(made)
+        if not isinstance(made, list):
+            raise InputError(
+                f"{source}: row {row + 1}: {column} is {shown(value)}, expected a list, one entry a word"
+            )
+        found.append(made)
+    return found
+
+
+def parse_json(text: str) -> Any:
+    """The JSON value in a text column; None where it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def shown(value: object) -> str:
+    """A value of a table in an error message, short and in one line."""
+    return f"{value!r:.60}".replace("\n", " ")

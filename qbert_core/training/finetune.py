@@ -16,7 +16,7 @@ from qbert_core.bert import forward
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.errors import InputError
 from qbert_core.runtime.events import Events, Silent
-from qbert_core.tasks import Batch, Examples, Score, Task, collate, length_batches
+from qbert_core.tasks import Batch, Examples, Score, Task, answers, collate, grades, length_batches
 
 BUCKET = 50  # batches sorted together: long enough to hardly pad, short enough to stay random
 
@@ -81,7 +81,7 @@ def finetune(
     order = np.random.default_rng(recipe.seed)
     weights = {name: w.clone().requires_grad_() for name, w in base.weights.items()}
     optimizer = torch.optim.AdamW(_parameter_groups(weights, recipe), lr=recipe.lr, fused=True)
-    steps = recipe.epochs * -(-len(train) // recipe.batch_size)
+    steps = recipe.epochs * -(-len(train.input_ids) // recipe.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: _linear(s, steps, recipe.warmup))
 
     mean = _Mean()
@@ -127,8 +127,7 @@ def finetune(
 
 def measure(checkpoint: Checkpoint, task: Task, data: Examples, events: Events | None = None) -> Score:
     """The task's score of a full-precision model."""
-    predictions: list[object] = []
-    indices: list[int] = []
+    outputs: list[object] = [None] * len(data.input_ids)
     with torch.no_grad():
         for chosen in length_batches(data.lengths, tokens=4096):
             if events:
@@ -137,9 +136,9 @@ def measure(checkpoint: Checkpoint, task: Task, data: Examples, events: Events |
             logits = forward(
                 checkpoint.weights, checkpoint.config, batch.input_ids, batch.token_type_ids, batch.lengths
             )
-            predictions += task.predict(logits, batch)
-            indices += chosen
-    return task.score(predictions, data, indices)
+            for window, output in zip(chosen, task.predict(logits, batch), strict=True):
+                outputs[window] = output
+    return task.score(grades(task, answers(task, outputs, data), data))
 
 
 def _parameter_groups(weights: dict[str, Tensor], recipe: Recipe) -> list[dict[str, object]]:
@@ -161,10 +160,10 @@ def _linear(step: int, steps: int, warmup: float) -> float:
 def _epoch(task: Task, train: Examples, size: int, order: np.random.Generator) -> Iterator[Batch]:
     """One pass in random order, examples of like length together: shuffle, sort inside buckets,
     shuffle the batches."""
-    shuffled = order.permutation(len(train))
-    lengths = train.lengths
+    shuffled = order.permutation(len(train.input_ids))
+    lengths = train.lengths  # of windows
     batches = []
-    for start in range(0, len(train), size * BUCKET):
+    for start in range(0, len(shuffled), size * BUCKET):
         bucket = shuffled[start : start + size * BUCKET]
         bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
         batches += [bucket[i : i + size] for i in range(0, len(bucket), size)]
