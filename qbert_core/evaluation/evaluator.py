@@ -52,7 +52,11 @@ class _Reference:
 
 
 class Evaluator:
-    """Measures plans of one checkpoint on one data set. One evaluation at a time (a lock sees to it)."""
+    """Measures plans of one checkpoint on one data set. One evaluation at a time (a lock sees to it).
+
+    Baseline, flips and attention KL compare with the checkpoint itself in fp32, or with `reference`: a
+    finetuned checkpoint is compared with the one it came from.
+    """
 
     def __init__(
         self,
@@ -65,9 +69,13 @@ class Evaluator:
         cache_bytes: int = CACHE_BYTES,
         tokens_per_batch: int = TOKENS_PER_BATCH,
         integers: bool | None = None,
+        reference: Checkpoint | None = None,
     ) -> None:
         task.check_model(checkpoint.config)
+        if reference is not None and reference.config != checkpoint.config:
+            raise InputError(f"{reference.name} and {checkpoint.name} differ in shape or labels")
         self.checkpoint = checkpoint
+        self.reference = reference or checkpoint
         self.task = task
         self.examples = examples
         self.ranges = ranges
@@ -132,7 +140,7 @@ class Evaluator:
         """The fp32 model on a batch: kept while memory allows, else computed again."""
         if index in self._references:
             return self._references[index]
-        checkpoint, batch = self.checkpoint, self._batches[index]
+        checkpoint, batch = self.reference, self._batches[index]
         weights, config = checkpoint.weights, checkpoint.config
         mask = padding_mask(batch.lengths, batch.input_ids.shape[1], torch.float32)
         hidden = embed(weights, config, batch.input_ids, batch.token_type_ids)
@@ -206,8 +214,9 @@ class _Run:
         self._count(batch, reference, state)
 
     def _known(self, index: int, reference: _Reference) -> tuple[int, State | None]:
+        own = self._e.reference is self._e.checkpoint
         for boundary in range(self._config.layers, -1, -1):
-            if self._keys[boundary] == self._reference_keys[boundary]:
+            if own and self._keys[boundary] == self._reference_keys[boundary]:
                 return boundary, reference.states[boundary]
             state = self._e._states.get(index, self._keys[boundary])
             if state is not None and (state.kl is not None or not self._attention):
