@@ -18,7 +18,9 @@ from qbert_core.errors import InputError
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: torch takes seconds
     from qbert_core.checkpoints import Checkpoint
+    from qbert_core.curvature import Sensitivity
     from qbert_core.quantization import Plan
+    from qbert_core.quantization.trained import TrainedQuantization
     from qbert_core.tasks import Examples, Task
 
 TRAINING_REPORT = "training.json"
@@ -29,6 +31,7 @@ METHODS = {
     "omega-perturbation": "omega-perturbation",
     "trace-perturbation": "hawq-v2",
 }
+SWEEP_RUNS, SWEEP_EXAMPLES = 10, 64  # of the sensitivity that a sweep computes: runs, examples a run
 Command = Callable[[argparse.Namespace], dict[str, Any]]
 
 
@@ -52,7 +55,8 @@ class Progress:
         if done < total and now - self._last < 0.5:
             return
         self._last = now
-        text = json.dumps(partial) if isinstance(partial, dict) else ""
+        shown = {k: v for k, v in partial.items() if k != "rows"} if isinstance(partial, dict) else None
+        text = json.dumps(shown) if shown else ""
         print(f"{done}/{total}  {now - self._started:.1f} s  {text}", file=sys.stderr, flush=True)
 
     def check(self) -> None:
@@ -251,36 +255,186 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def finetune_command(args: argparse.Namespace) -> dict[str, Any]:
-    """Full-precision finetuning; the metrics are those of the saved checkpoint, read back."""
-    from qbert_core.checkpoints import load_base
+def sweep_command(args: argparse.Namespace) -> dict[str, Any]:
+    """The paper's experiments: many plans measured, with finetuning off and, if wanted, on.
+
+    --limit holds for --data and --train alike.
+    """
+    from qbert_core.allocation import experiments
+    from qbert_core.checkpoints import load_checkpoint
+    from qbert_core.evaluation import calibration
+    from qbert_core.quantization import calibrate
+    from qbert_core.runtime.store import Store
+    from qbert_core.runtime.sweep import Finetuning, sweep
     from qbert_core.tasks import task_named
     from qbert_core.tasks.data import read_table
-    from qbert_core.training import Recipe, finetune
+    from qbert_core.training import recipe_for
+
+    started = time.perf_counter()
+    check_sweep_options(args)
+    task = task_named(args.task)
+    checkpoint = load_checkpoint(args.model)
+    config = checkpoint.config
+    plan = None if args.plan is None else read_plan(args.plan, checkpoint, task)
+    experiments.check_high(config, args.high)
+    finetuning = None
+    recipe = recipe_for(task.name, quantized=True)
+    changes = {name: value for name in ("epochs", "lr") if (value := getattr(args, name)) is not None}
+    recipe = replace(recipe, **changes)
+    seeds = [args.seed] if args.seeds is None else whole_numbers(args.seeds, "--seeds")
+    examples = task.examples(read_table(args.data, limit=args.limit), checkpoint, args.data)
+    train = None
+    if args.train is not None:
+        train = task.examples(read_table(args.train, split="train", limit=args.limit), checkpoint, args.train)
+    if args.finetune and train is not None:
+        finetuning = Finetuning(train, recipe, tuple(seeds))
+    sensitivity = None
+    if args.methods:
+        experiment = "methods"
+        sensitivity = sweep_sensitivity(args, checkpoint, task, train)
+        variants = experiments.methods(config, task.name, sensitivity, args.high)
+    elif args.groups is not None:
+        experiment = "groups"
+        counts = [count.strip() for count in args.groups.split(",")]
+        variants = experiments.group_counts(config, task.name, counts, plan)
+    elif args.modules:
+        experiment = "modules"
+        variants = experiments.modules(config, task.name)
+    else:
+        experiment = "one-at-a-time"
+        variants = experiments.one_at_a_time(config, task.name, plan)
+    ranges = calibrate(checkpoint, task, train) if train else calibration(checkpoint, task, examples, None)
+    rows = sweep(
+        checkpoint,
+        task,
+        examples,
+        ranges,
+        experiment,
+        variants,
+        Store(),
+        seed=args.seed,
+        attention=args.attention,
+        finetuning=finetuning,
+        events=Progress(),
+        warn=lambda line: print(f"warning: {line}", file=sys.stderr),
+    )
+    return {
+        "experiment": experiment,
+        "model": checkpoint.fingerprint,
+        "task": task.name,
+        "metric": task.metric,
+        "data": {"source": args.data, "examples": len(examples), "fingerprint": examples.fingerprint},
+        "train": None
+        if train is None
+        else {"source": args.train, "examples": len(train), "fingerprint": train.fingerprint},
+        "seed": args.seed,
+        "calibration": {"source": ranges.source, "examples": ranges.examples, "digest": ranges.digest},
+        "sensitivity": None if sensitivity is None else sensitivity.to_json(),
+        "finetuning": None if finetuning is None else {"recipe": asdict(recipe), "seeds": seeds},
+        "rows": [row.to_json() for row in rows],
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def check_sweep_options(args: argparse.Namespace) -> None:
+    """Raise `InputError` for an option that this experiment does not read, or one that is missing."""
+    own = args.methods and args.sensitivity is None  # a sensitivity must be computed
+    edited = args.groups is not None or args.one_at_a_time
+    for option, given, needs, there in (
+        ("--plan", args.plan is not None, "--groups or --one-at-a-time", edited),
+        ("--sensitivity", args.sensitivity is not None, "--methods", args.methods),
+        ("--high", args.high is not None, "--methods", args.methods),
+        ("--runs", args.runs is not None, "--methods without --sensitivity", own),
+        ("--fraction", args.fraction is not None, "--methods without --sensitivity", own),
+        ("--epochs", args.epochs is not None, "--finetune", args.finetune),
+        ("--lr", args.lr is not None, "--finetune", args.finetune),
+        ("--seeds", args.seeds is not None, "--finetune", args.finetune),
+        ("--finetune", args.finetune, "--train", args.train is not None),
+        ("--methods", own, "--sensitivity FILE, or --train to compute one on", args.train is not None),
+    ):
+        if given and not there:
+            raise InputError(f"{option} needs {needs}")
+
+
+def sweep_sensitivity(
+    args: argparse.Namespace, checkpoint: Checkpoint, task: Task, train: Examples | None
+) -> Sensitivity:
+    """The sensitivity that ranks the layers: from the file, or computed on the training data.
+
+    Computed: 10 runs as in the paper, each on 64 training examples, enough for a stable ranking of a
+    six-layer model (benchmarks/README.md, "How much data a ranking needs").
+    """
+    from qbert_core.curvature import Sensitivity
+    from qbert_core.runtime.sensitivity import stored_sensitivity
+    from qbert_core.runtime.store import Store
+    from qbert_core.runtime.sweep import Inside
+
+    if args.sensitivity is not None:
+        found = Sensitivity.from_json(read_json(args.sensitivity))
+        if found.model not in (None, checkpoint.fingerprint):
+            raise InputError(
+                f"{args.sensitivity} was computed for another model; compute it for this one with the "
+                f"sensitivity command, or give --train instead"
+            )
+        return found
+    assert train is not None  # see check_sweep_options
+    return stored_sensitivity(
+        checkpoint,
+        task,
+        train,
+        Store(),
+        runs=SWEEP_RUNS if args.runs is None else args.runs,
+        fraction=min(1.0, SWEEP_EXAMPLES / len(train)) if args.fraction is None else args.fraction,
+        granularity="layer",
+        tolerance=0.01,
+        seed=args.seed,
+        events=Inside(Progress(), 0, 0, [], {"name": "sensitivity"}),
+        warn=lambda line: print(f"warning: {line}", file=sys.stderr),
+    )
+
+
+def finetune_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Finetuning in full precision, or for a plan; the metrics are those of what was saved, read back."""
+    from qbert_core.checkpoints import load_base, load_checkpoint
+    from qbert_core.evaluation import Evaluator
+    from qbert_core.quantization import calibrate
+    from qbert_core.quantization.trained import TrainedQuantization
+    from qbert_core.tasks import task_named
+    from qbert_core.tasks.data import read_table
+    from qbert_core.training import discard_state, finetune, recipe_for
 
     task = task_named(args.task)
-    recipe = Recipe(
-        epochs=args.epochs,
-        lr=args.lr,
-        batch_size=args.batch_size,
-        warmup=args.warmup,
-        weight_decay=args.weight_decay,
-        average=args.average,
-        seed=args.seed,
-    )
+    names = ("epochs", "lr", "batch_size", "warmup", "weight_decay", "average", "ema", "freeze")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    recipe = replace(recipe_for(task.name, args.plan is not None), **given, seed=args.seed)
     folder = writable_folder(args.save)
-    base = load_base(args.model, task.head, task.default_labels(), args.seed)
+    plan = None
+    report: dict[str, Any] = {}
+    if args.plan is None:
+        base = load_base(args.model, task.head, task.default_labels(), args.seed)
+    else:
+        base = load_checkpoint(args.model)
+        plan = read_plan(args.plan, base, task)
     train = task.examples(read_table(args.train, split="train", limit=args.limit), base, args.train)
     data = task.examples(read_table(args.data), base, args.data)
-    result = finetune(base, task, train, data, recipe, Progress())
-    report = {
+    if plan is not None:
+        before = Evaluator(base, task, data, calibrate(base, task, train)).evaluate(plan, attention=False)
+        report = {"baseline": before.baseline.metrics, "before": before.score.metrics}
+    states = folder / ".training"
+    if args.fresh:
+        discard_state(states)
+    result = finetune(base, task, train, data, recipe, Progress(), plan=plan, resume=states)
+    report |= {
         "epochs": recipe.epochs,
         "seconds": result.seconds,
         "train": {"source": args.train, "examples": len(train)},
         "recipe": asdict(recipe),
         "curve": result.curve,
     }
-    return save_and_measure(result.checkpoint, task, data, folder, args.dtype, report)
+    trained = None if plan is None else TrainedQuantization(plan, result.ranges)
+    document = save_and_measure(result.checkpoint, task, data, folder, args.dtype, report, trained)
+    discard_state(states)
+    return document
 
 
 def average_command(args: argparse.Namespace) -> dict[str, Any]:
@@ -301,17 +455,28 @@ def average_command(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def save_and_measure(
-    checkpoint: Checkpoint, task: Task, data: Examples, folder: Path, dtype: str, report: dict[str, Any]
+    checkpoint: Checkpoint,
+    task: Task,
+    data: Examples,
+    folder: Path,
+    dtype: str,
+    report: dict[str, Any],
+    trained: TrainedQuantization | None = None,
 ) -> dict[str, Any]:
-    """Save a trained model, read it back, and report the score of what was saved, there too."""
+    """Save a trained model, read it back, and report the score of what was saved, there too: of the
+    plan it was trained for, or of the model in full precision."""
     import torch
 
     from qbert_core.checkpoints import load_checkpoint, save_checkpoint
+    from qbert_core.quantization.trained import load_trained, remove_trained, save_trained
     from qbert_core.training.finetune import measure
 
+    remove_trained(folder)  # an earlier one's ranges must not meet these weights
     save_checkpoint(checkpoint, folder, getattr(torch, dtype))
+    if trained is not None:
+        save_trained(trained, folder)
     saved = load_checkpoint(folder)
-    score = measure(saved, task, data)
+    score = measure(saved, task, data, trained=load_trained(folder, saved.config))
     document = {
         "metrics": score.metrics,
         "interval": score.interval,
@@ -321,6 +486,7 @@ def save_and_measure(
         "data": {"source": data.source, "examples": len(data)},
         "command": "python -m qbert_core " + shlex.join(sys.argv[1:]),
         "environment": environment(),
+        **({} if trained is None else {"plan": trained.plan.to_json(), "plan_digest": trained.plan.digest}),
         **report,
     }
     write_whole(folder / TRAINING_REPORT, json.dumps(document, indent=1) + "\n")
@@ -416,20 +582,55 @@ def parser() -> Parser:
 
     c = command("evaluate", evaluate_command)
     task_and(c, "--data")
-    c.add_argument("--plan", required=True, help="a plan's JSON file or a preset's name")
+    c.add_argument(
+        "--plan", required=True, help="a plan's JSON file, a preset's name, or trained: the finetuned one's"
+    )
     c.add_argument("--attention", action="store_true", help="measure attention KL too")
-    c.add_argument("--train", help="data to calibrate activation ranges on (default: the demo's, or --data)")
+    c.add_argument(
+        "--train",
+        help="data to calibrate activation ranges on (default: the model's own, the demo's, or --data)",
+    )
     c.add_argument("--clip", type=float, metavar="P", help="narrow weight ranges to percentiles 100-P..P")
+
+    c = command("sweep", sweep_command)
+    task_and(c, "--data")
+    which = c.add_mutually_exclusive_group(required=True)
+    which.add_argument("--methods", action="store_true", help="baseline, directq, qbert, mixed precision")
+    which.add_argument("--groups", metavar="LIST", help="group counts: numbers, heads, 128-equivalent, rows")
+    which.add_argument("--modules", action="store_true", help="embedding tables, attention, ffn alone")
+    which.add_argument(
+        "--one-at-a-time", action="store_true", help="every layer and table alone, and all but it"
+    )
+    c.add_argument("--plan", help="whose bits --groups and --one-at-a-time take: a file or a preset's name")
+    c.add_argument("--train", help="data to calibrate, to finetune and to compute the sensitivity on")
+    c.add_argument("--sensitivity", metavar="FILE", help="what the sensitivity command wrote")
+    c.add_argument("--runs", type=int, help=f"of the sensitivity, when computed (default: {SWEEP_RUNS})")
+    c.add_argument(
+        "--fraction", type=float, help=f"of the training examples a run (default: {SWEEP_EXAMPLES} of them)"
+    )
+    c.add_argument(
+        "--high", type=int, metavar="K", help="layers with the higher bits (default: as many as the paper's)"
+    )
+    c.add_argument("--attention", action="store_true", help="measure attention KL too")
+    c.add_argument("--finetune", action="store_true", help="measure every plan finetuned, too")
+    c.add_argument("--epochs", type=int, help="of the finetuning (default: the paper's for the task)")
+    c.add_argument("--lr", type=float, help="peak learning rate (default: the paper's for the task)")
+    c.add_argument("--seeds", metavar="LIST", help="a finetuning each (default: --seed)")
 
     c = command("finetune", finetune_command, "BASE")
     task_and(c, "--train", "--data")
     c.add_argument("--save", required=True, metavar="DIR")
-    c.add_argument("--epochs", type=int, default=3)
-    c.add_argument("--lr", type=float, default=2e-5, help="peak learning rate")
-    c.add_argument("--batch-size", type=int, default=32)
-    c.add_argument("--warmup", type=float, default=0.1, help="share of all steps")
-    c.add_argument("--weight-decay", type=float, default=0.01)
-    c.add_argument("--average", type=float, default=0.0, help="share of the last steps to average over")
+    c.add_argument("--plan", help="train for this plan: a plan's JSON file or a preset's name")
+    c.add_argument("--fresh", action="store_true", help="start over where an interrupted run would go on")
+    recipe = c.add_argument_group("recipe", "the paper's for the task, where not given")
+    recipe.add_argument("--epochs", type=int)
+    recipe.add_argument("--lr", type=float, help="peak learning rate")
+    recipe.add_argument("--batch-size", type=int)
+    recipe.add_argument("--warmup", type=float, help="share of all steps")
+    recipe.add_argument("--weight-decay", type=float)
+    recipe.add_argument("--average", type=float, help="share of the last steps to average over; no --plan")
+    recipe.add_argument("--ema", type=float, help="decay a step of the average an input range is")
+    recipe.add_argument("--freeze", type=float, help="share of the steps after which input ranges stay")
     c.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="as stored")
 
     c = command("average", average_command)
@@ -488,10 +689,17 @@ def seed(text: str) -> int:
 
 
 def read_plan(plan: str, checkpoint: Checkpoint, task: Task) -> Plan:
-    """A plan by its file (a PLAN document, or what `allocate` writes) or by a preset's name."""
+    """A plan by its file (a PLAN document, or what `allocate` writes), by a preset's name, or `trained`:
+    the one that the checkpoint was trained for."""
     from qbert_core.quantization import preset_named, sites_of
     from qbert_core.quantization.plan import parse_plan
+    from qbert_core.quantization.trained import load_trained
 
+    if plan == "trained":
+        trained = load_trained(checkpoint.folder, checkpoint.config)
+        if trained is None:
+            raise InputError(f"--plan trained: {checkpoint.name} was not trained for a plan; give a plan")
+        return trained.plan
     if not Path(plan).is_file():
         return preset_named(checkpoint.config, task.name, plan)
     document = read_json(plan)

@@ -13,7 +13,9 @@ passes over memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +81,7 @@ def fake_quantize(weight: Tensor, bits: int, groups: int, clip: float = 100.0) -
     groups.
     """
     weight = weight.contiguous()
-    return _rounded(weight, group_ranges(weight, bits, groups, clip), groups, dequantize=True)
+    return rounded(weight, group_ranges(weight, bits, groups, clip), groups, dequantize=True)
 
 
 def centred_codes(
@@ -91,39 +93,54 @@ def centred_codes(
     """
     weight = weight.contiguous()
     ranges = group_ranges(weight, bits, groups, clip)
-    codes = _rounded(weight, ranges, groups, dequantize=False)
-    rows = torch.cat([torch.full((count,), size) for count, size in group_runs(len(weight), groups)])
-    return codes, ranges.scale.repeat_interleave(rows), ranges.zero.repeat_interleave(rows)
+    codes = rounded(weight, ranges, groups, dequantize=False)
+    return codes, *row_ranges(ranges, len(weight), groups)
 
 
-def _rounded(weight: Tensor, ranges: GroupRanges, groups: int, *, dequantize: bool) -> Tensor:
+def row_ranges(ranges: GroupRanges, rows: int, groups: int) -> tuple[Tensor, Tensor]:
+    """The scale and zero point of every row of a weight with so many rows, both (rows,)."""
+    sizes = torch.cat([torch.full((count,), size) for count, size in group_runs(rows, groups)])
+    sizes = sizes.to(ranges.scale.device)
+    return ranges.scale.repeat_interleave(sizes), ranges.zero.repeat_interleave(sizes)
+
+
+def rounded(weight: Tensor, ranges: GroupRanges, groups: int, *, dequantize: bool) -> Tensor:
     """clamp(round(w / scale), -zero, L - zero), times scale where `dequantize`."""
     result = torch.empty_like(weight)
+    for (source, out), (scale, low, high) in pieces((weight, result), ranges, groups):
+        torch.div(source, scale, out=out)
+        out.round_().clamp_(low, high)
+        if dequantize:
+            out.mul_(scale)
+    return result
+
+
+Bounds = tuple[Any, Any, Any]  # scale, -zero, L - zero: numbers, or one a row of the piece, (n, 1)
+
+
+def pieces(
+    tensors: Sequence[Tensor], ranges: GroupRanges, groups: int
+) -> Iterator[tuple[list[Tensor], Bounds]]:
+    """Cut contiguous (rows, columns) tensors of one shape alike into views of at most `CHUNK` elements
+    (on a CPU, where its cache counts), each with the scale and bounds that hold in it."""
+    chunk = CHUNK if tensors[0].device.type == "cpu" else tensors[0].numel() + 1
     done = 0
-    for source, target in zip(_group_views(weight, groups), _group_views(result, groups), strict=True):
-        count, width = source.shape
+    for views in zip(*(_group_views(tensor, groups) for tensor in tensors), strict=True):
+        count, width = views[0].shape
         scale = ranges.scale[done : done + count, None]
         low = -ranges.zero[done : done + count, None]
         high = low + ranges.levels
         done += count
-        if width >= CHUNK:  # few large groups: cut inside a group, its range is a number
+        if width >= chunk:  # few large groups: cut inside a group, its range is a number
             for g in range(count):
                 bounds = (float(scale[g]), float(low[g]), float(high[g]))
-                for start in range(0, width, CHUNK):
-                    chunk = slice(start, start + CHUNK)
-                    out = torch.div(source[g, chunk], bounds[0], out=target[g, chunk])
-                    out.round_().clamp_(bounds[1], bounds[2])
-                    if dequantize:
-                        out.mul_(bounds[0])
+                for start in range(0, width, chunk):
+                    yield [view[g, start : start + chunk] for view in views], bounds
         else:
-            step = max(1, CHUNK // width)
+            step = max(1, chunk // width)
             for start in range(0, count, step):
-                chunk = slice(start, start + step)
-                out = torch.div(source[chunk], scale[chunk], out=target[chunk])
-                out.round_().clamp_(low[chunk], high[chunk])
-                if dequantize:
-                    out.mul_(scale[chunk])
-    return result
+                cut = slice(start, start + step)
+                yield [view[cut] for view in views], (scale[cut], low[cut], high[cut])
 
 
 def _group_views(weight: Tensor, groups: int) -> list[Tensor]:
@@ -137,5 +154,5 @@ def _group_views(weight: Tensor, groups: int) -> list[Tensor]:
 
 def _percentiles(view: Tensor, clip: float) -> tuple[Tensor, Tensor]:
     # numpy: torch.quantile refuses more than 2^24 elements, a word embedding table has more
-    low, high = np.percentile(view.numpy(), [100 - clip, clip], axis=1).astype(np.float32)
-    return torch.from_numpy(low), torch.from_numpy(high)
+    low, high = np.percentile(view.cpu().numpy(), [100 - clip, clip], axis=1).astype(np.float32)
+    return torch.from_numpy(low).to(view.device), torch.from_numpy(high).to(view.device)

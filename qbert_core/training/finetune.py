@@ -1,12 +1,18 @@
-"""Full-precision finetuning: AdamW, linear warm-up and decay, batches bucketed by length."""
+"""Finetuning: AdamW, linear warm-up and decay, batches bucketed by length.
+
+In full precision, or quantization-aware: with a plan every step runs the model that the plan makes of
+the fp32 weights, and its gradient updates those (`quantized`).
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,52 +20,45 @@ from torch import Tensor
 
 from qbert_core.bert import forward
 from qbert_core.checkpoints import Checkpoint
-from qbert_core.errors import InputError
+from qbert_core.errors import Cancelled, InputError
+from qbert_core.evaluation import Evaluator
+from qbert_core.quantization import ActivationRanges, Plan, preset_named, sites_of
+from qbert_core.quantization.trained import TrainedQuantization
 from qbert_core.runtime.events import Events, Silent
-from qbert_core.tasks import Batch, Examples, Score, Task, answers, collate, grades, length_batches
+from qbert_core.tasks import Batch, Examples, Score, Task, collate
+from qbert_core.training.quantized import TrainedPlan
+from qbert_core.training.recipes import Recipe
+from qbert_core.training.state import (
+    TrainingState,
+    discard_state,
+    load_state,
+    random_state,
+    restore_random,
+    save_state,
+)
 
 BUCKET = 50  # batches sorted together: long enough to hardly pad, short enough to stay random
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to finetune. The defaults are the paper's for SST-2 and MNLI."""
-
-    epochs: int = 3
-    lr: float = 2e-5  # peak
-    batch_size: int = 32
-    warmup: float = 0.1  # share of all steps
-    weight_decay: float = 0.01  # not on biases and LayerNorm
-    clip_norm: float = 1.0
-    average: float = 0.0  # share of the last steps whose weights are averaged into the result
-    seed: int = 0
-    log_every: int = 100  # steps
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("epochs", 1, 1000),
-            ("batch_size", 1, 2**20),
-            ("lr", 0, 1e300),
-            ("weight_decay", 0, 1e300),
-            ("warmup", 0, 1),
-            ("average", 0, 1),
-            ("clip_norm", 0, math.inf),
-            ("seed", 0, 2**63),
-            ("log_every", 1, 2**63),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:  # NaN is in no range
-                raise InputError(f"{name} is {value}; expected {low} to {high:g}")
+POINT_SECONDS = 5.0  # between two points of the curve at most
+STATE_SECONDS = 60.0  # between two states on disk at least; more where writing one takes long
+STATE_SHARE = 0.05  # of the time goes into writing them at most
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingResult:
-    """The finetuned model, its score on the evaluation data, and how it got there."""
+    """The finetuned model, its score on the evaluation data, and how it got there.
+
+    With a plan `checkpoint` holds the fp32 weights that the plan is applied to, `score` is the plan's,
+    and `ranges` are the frozen activation ranges, None where activations stay in fp32.
+
+    A point of `curve` is {step, epoch, loss, lr, eta_seconds}, loss the mean since the last point; one
+    at the end of an epoch holds the task's metrics, too.
+    """
 
     checkpoint: Checkpoint
     score: Score
-    curve: list[dict[str, float]]  # step, epoch, loss (mean since the last point), lr; accuracy an epoch
+    curve: list[dict[str, float]]
     seconds: float
+    ranges: ActivationRanges | None = None
 
 
 def finetune(
@@ -69,76 +68,296 @@ def finetune(
     data: Examples,
     recipe: Recipe,
     events: Events | None = None,
+    *,
+    plan: Plan | None = None,
+    resume: Path | None = None,
+    device: str | torch.device | None = None,
 ) -> TrainingResult:
     """Finetune every parameter of `base` on `train`; measure on `data` after each epoch.
 
-    The result is the average of the weights over the last `recipe.average` of the steps (the last
-    weights where that is 0). Same seed, data, machine and thread count: same weights.
+    Without a plan the result is the average of the weights over the last `recipe.average` of the steps
+    (the last weights where that is 0). With a plan `base` is a finetuned model, training is
+    quantization-aware, and the last weights are the result.
+
+    `resume` is a folder for the training's state: it is written there every minute and after every
+    epoch, and the same call finds it and goes on, to the very weights that an undisturbed run gives.
+    It stays until `discard_state(folder)`: call that once the result is kept.
+
+    `device` is a GPU where there is one. Same seed, data, machine and thread count: same weights.
+
+    Raises `InputError` for a plan of another model, averaging with a plan, the state of another
+    training in `resume`, and a loss that is not finite any more; `Cancelled` when `events` says so.
     """
     events = events or Silent()
-    started = time.perf_counter()
-    torch.manual_seed(recipe.seed)  # dropout draws from the global generator
-    order = np.random.default_rng(recipe.seed)
-    weights = {name: w.clone().requires_grad_() for name, w in base.weights.items()}
-    optimizer = torch.optim.AdamW(_parameter_groups(weights, recipe), lr=recipe.lr, fused=True)
-    steps = recipe.epochs * -(-len(train.input_ids) // recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: _linear(s, steps, recipe.warmup))
-
-    mean = _Mean()
-    curve: list[dict[str, float]] = []
-    loss_sum = loss_count = 0.0
-    step = 0
-    for epoch in range(recipe.epochs):
-        for batch in _epoch(task, train, recipe.batch_size, order):
-            events.check()
-            logits = forward(
-                weights, base.config, batch.input_ids, batch.token_type_ids, batch.lengths, training=True
-            )
-            total, count = task.loss(logits, batch)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(total / count)
-            torch.nn.utils.clip_grad_norm_(weights.values(), recipe.clip_norm)
-            lr = float(schedule.get_last_lr()[0])
-            optimizer.step()
-            schedule.step()
-            step += 1
-            loss_sum, loss_count = loss_sum + total.item(), loss_count + count
-            if not math.isfinite(loss_sum):
-                raise InputError(
-                    f"step {step}: the loss is not finite any more; try a lower lr than {recipe.lr:g}"
-                )
-            if step > steps * (1 - recipe.average):
-                mean.add(weights)
-            if step % recipe.log_every == 0 or step == steps:
-                at = step * recipe.epochs / steps
-                curve.append({"step": step, "epoch": at, "loss": loss_sum / loss_count, "lr": lr})
-                loss_sum = loss_count = 0.0
-                events.progress(step, steps, curve[-1])
-        score = measure(replace(base, weights=_frozen(weights)), task, data, events)
-        curve.append({"step": step, "epoch": epoch + 1, **score.metrics})
-        events.progress(step, steps, curve[-1])
-
-    final = replace(base, weights=mean.result() if mean.count else _frozen(weights))
-    if not all(bool(torch.isfinite(weight).all()) for weight in final.weights.values()):
-        raise InputError(f"the trained weights are not all finite; try a lower lr than {recipe.lr:g}")
-    score = measure(final, task, data, events)
-    return TrainingResult(final, score, curve, time.perf_counter() - started)
-
-
-def measure(checkpoint: Checkpoint, task: Task, data: Examples, events: Events | None = None) -> Score:
-    """The task's score of a full-precision model."""
-    outputs: list[object] = [None] * len(data.input_ids)
-    with torch.no_grad():
-        for chosen in length_batches(data.lengths, tokens=4096):
-            if events:
+    _check(base, recipe, plan)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    run = _Training(base, task, train, recipe, plan, place)
+    command = {
+        "base": base.fingerprint,
+        "task": task.name,
+        "train": train.fingerprint,
+        "data": data.fingerprint,
+        "recipe": asdict(recipe),
+        "plan": None if plan is None else plan.digest,
+        "device": place.type,
+    }
+    if resume is not None and (found := load_state(resume, command)):
+        run.restore(found)
+    saving = _Saving(run, command, resume)
+    score: Score | None = None
+    try:
+        for batch in run.batches():
+            try:
                 events.check()
-            batch = collate(task, data, chosen)
+            except Cancelled:
+                saving.save()
+                raise
+            run.learn(batch)
+            if run.epoch_ends:
+                score = run.measure(data, events)
+                events.progress(run.step, run.steps, run.point(score.metrics))
+                saving.save()
+            elif run.point_due:
+                events.progress(run.step, run.steps, run.point({}))
+            saving.save_if_due()
+        final = run.result()
+    except InputError:  # it diverged, and would from its state, too
+        if resume is not None:
+            discard_state(resume)
+        raise
+    if score is None or recipe.average:  # else the last epoch's
+        score = measure(final, task, data, events, trained=run.trained())
+    return TrainingResult(final, score, run.curve, run.seconds, run.ranges())
+
+
+def measure(
+    checkpoint: Checkpoint,
+    task: Task,
+    data: Examples,
+    events: Events | None = None,
+    *,
+    trained: TrainedQuantization | None = None,
+) -> Score:
+    """What an `Evaluator` says of a model in full precision, or of the plan it was trained for."""
+    plan = trained.plan if trained else preset_named(checkpoint.config, checkpoint.task, "baseline")
+    ranges = trained.ranges if trained else None
+    if ranges is None:  # nothing will read them
+        ranges = ActivationRanges(MappingProxyType({}), data.source, len(data))
+    # one plan is measured once: states kept for later would only take memory
+    evaluator = Evaluator(checkpoint, task, data, ranges, cache_bytes=0)
+    # what is drawn in there must not depend on whether it is the process's first evaluation
+    with torch.random.fork_rng(devices=[]):
+        return evaluator.evaluate(plan, attention=False, events=_OnlyCheck(events or Silent())).score
+
+
+class _OnlyCheck(Silent):
+    """Passes on cancel, not progress: an evaluation's is no part of the training's."""
+
+    def __init__(self, events: Events) -> None:
+        self.check = events.check  # type: ignore[method-assign]
+
+
+def _check(base: Checkpoint, recipe: Recipe, plan: Plan | None) -> None:
+    if plan is None:
+        return
+    if {site.name for site in sites_of(base.config)} != set(plan.sites):
+        raise InputError(f"plan {plan.name} is for another model; it needs an entry for each of its sites")
+    if recipe.average:
+        raise InputError(
+            f"average is {recipe.average:g}; with a plan the last weights are the result, expected 0"
+        )
+
+
+class _Training:
+    """The state of a training, and one step of it."""
+
+    def __init__(
+        self,
+        base: Checkpoint,
+        task: Task,
+        train: Examples,
+        recipe: Recipe,
+        plan: Plan | None,
+        device: torch.device,
+    ) -> None:
+        torch.manual_seed(recipe.seed)  # dropout draws from the global generator
+        self._base, self._task, self._train = base, task, train
+        self._recipe, self._plan, self._device = recipe, plan, device
+        self._weights = {
+            name: w.detach().to(device, copy=True).requires_grad_() for name, w in base.weights.items()
+        }
+        self._optimizer = torch.optim.AdamW(
+            _parameter_groups(self._weights, recipe), lr=recipe.lr, fused=True
+        )
+        self._mean = _Mean()
+        self._trained = None if plan is None else TrainedPlan(base.config, plan, recipe.ema, {})
+        self._lengths = train.lengths
+        self._epoch_steps = -(-len(self._lengths) // recipe.batch_size)
+        self.steps = recipe.epochs * self._epoch_steps
+        self.step = 0
+        self.curve: list[dict[str, float]] = []
+        self._loss_sum, self._loss_count, self._lr = 0.0, 0, 0.0
+        self._earlier = 0.0  # seconds before the run was interrupted
+        self._started = self._last_point = time.perf_counter()
+        self._first_step = 0
+
+    @property
+    def seconds(self) -> float:
+        return self._earlier + time.perf_counter() - self._started
+
+    @property
+    def epoch_ends(self) -> bool:
+        return self.step % self._epoch_steps == 0
+
+    @property
+    def point_due(self) -> bool:
+        waited = time.perf_counter() - self._last_point
+        return self.step % self._recipe.log_every == 0 or waited >= POINT_SECONDS
+
+    def batches(self) -> Iterator[Batch]:
+        """What is left of the epochs, from the current step on."""
+        order = np.random.default_rng(self._recipe.seed)
+        start = self.step
+        for epoch in range(self._recipe.epochs):
+            chosen = _epoch(self._lengths, self._recipe.batch_size, order)
+            for indices in chosen[max(0, start - epoch * self._epoch_steps) :]:
+                yield collate(self._task, self._train, indices)
+
+    def learn(self, batch: Batch) -> None:
+        """One step; `InputError` when the loss is not finite any more."""
+        recipe, config = self._recipe, self._base.config
+        batch = _moved(batch, self._device)
+        if self._trained is None:
             logits = forward(
-                checkpoint.weights, checkpoint.config, batch.input_ids, batch.token_type_ids, batch.lengths
+                self._weights, config, batch.input_ids, batch.token_type_ids, batch.lengths, training=True
             )
-            for window, output in zip(chosen, task.predict(logits, batch), strict=True):
-                outputs[window] = output
-    return task.score(grades(task, answers(task, outputs, data), data))
+        else:
+            observe = self._plan_has_inputs and self.step < max(1, recipe.freeze * self.steps)
+            logits = self._trained.forward(self._weights, batch, training=True, observe=observe)
+        total, count = self._task.loss(logits, batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(total / count)
+        torch.nn.utils.clip_grad_norm_(self._weights.values(), recipe.clip_norm)
+        self._lr = recipe.lr * _linear(self.step, self.steps, recipe.warmup)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._lr
+        self._optimizer.step()
+        self.step += 1
+        self._loss_sum, self._loss_count = self._loss_sum + total.item(), self._loss_count + count
+        if not math.isfinite(self._loss_sum):
+            raise InputError(
+                f"step {self.step}: the loss is not finite any more; try a lower lr than {recipe.lr:g}"
+            )
+        if self.step > self.steps * (1 - recipe.average):
+            self._mean.add(self._weights)
+
+    @property
+    def _plan_has_inputs(self) -> bool:
+        return self._plan is not None and self._plan.activation_bits == 8
+
+    def point(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The curve's next point."""
+        self._last_point = time.perf_counter()
+        a_step = (self._last_point - self._started) / max(1, self.step - self._first_step)
+        point = {
+            "step": self.step,
+            "epoch": self.step / self._epoch_steps,
+            "loss": self._loss_sum / max(1, self._loss_count),
+            "lr": self._lr,
+            "eta_seconds": a_step * (self.steps - self.step),
+            **metrics,
+        }
+        self._loss_sum, self._loss_count = 0.0, 0
+        self.curve.append(point)
+        return point
+
+    def ranges(self) -> ActivationRanges | None:
+        """The activation ranges so far, None where activations stay in fp32."""
+        if self._trained is None or not self._plan_has_inputs:
+            return None
+        return self._trained.activation_ranges(self._train.source, len(self._train))
+
+    def trained(self) -> TrainedQuantization | None:
+        """What the weights are trained for."""
+        return None if self._plan is None else TrainedQuantization(self._plan, self.ranges())
+
+    def measure(self, data: Examples, events: Events) -> Score:
+        """The score of the weights as they are."""
+        now = replace(self._base, weights=_detached(self._weights))
+        return measure(now, self._task, data, events, trained=self.trained())
+
+    def result(self) -> Checkpoint:
+        """The finetuned model; `InputError` when it is not finite."""
+        final = replace(
+            self._base, weights=_detached(self._mean.result() if self._mean.count else self._weights)
+        )
+        if not all(bool(torch.isfinite(weight).all()) for weight in final.weights.values()):
+            raise InputError(
+                f"the trained weights are not all finite; try a lower lr than {self._recipe.lr:g}"
+            )
+        return final
+
+    def state(self, command: dict[str, Any]) -> TrainingState:
+        """Everything the rest depends on."""
+        tensors: dict[str, Tensor] = random_state(self._device)
+        for name, weight in self._weights.items():
+            tensors[f"weight.{name}"] = weight
+            for key, value in self._optimizer.state[weight].items():
+                tensors[f"{key}.{name}"] = value
+            if self._mean.count:
+                tensors[f"mean.{name}"] = self._mean.sums[name]
+        progress = {
+            "step": self.step,
+            "loss_sum": self._loss_sum,
+            "loss_count": self._loss_count,
+            "lr": self._lr,
+            "mean_count": self._mean.count,
+            "seconds": self.seconds,
+            "curve": self.curve,
+            "ranges": None if self._trained is None else self._trained.ranges,
+        }
+        return TrainingState(command, progress, tensors)
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from `state`."""
+        progress, tensors = state.progress, state.tensors
+        self.step = self._first_step = progress["step"]
+        self._loss_sum, self._loss_count = progress["loss_sum"], progress["loss_count"]
+        self._lr, self._earlier, self.curve = progress["lr"], progress["seconds"], list(progress["curve"])
+        self._mean.count = progress["mean_count"]
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(tensors[f"weight.{name}"])
+                if self.step:
+                    self._optimizer.state[weight] = {
+                        key: tensors[f"{key}.{name}"].to(self._device, copy=True)
+                        for key in ("step", "exp_avg", "exp_avg_sq")
+                    }
+                if self._mean.count:
+                    self._mean.sums[name] = tensors[f"mean.{name}"].to(self._device, copy=True)
+        if self._trained is not None:
+            self._trained.ranges = {site: (low, high) for site, (low, high) in progress["ranges"].items()}
+        restore_random(tensors, self._device)
+
+
+class _Saving:
+    """When a training's state is written."""
+
+    def __init__(self, run: _Training, command: dict[str, Any], folder: Path | None) -> None:
+        self._run, self._command, self._folder = run, command, folder
+        self._due = time.perf_counter() + STATE_SECONDS
+
+    def save(self) -> None:
+        if self._folder is None:
+            return
+        started = time.perf_counter()
+        save_state(self._run.state(self._command), self._folder)
+        ended = time.perf_counter()
+        self._due = ended + max(STATE_SECONDS, (ended - started) / STATE_SHARE)
+
+    def save_if_due(self) -> None:
+        if time.perf_counter() >= self._due:
+            self.save()
 
 
 def _parameter_groups(weights: dict[str, Tensor], recipe: Recipe) -> list[dict[str, object]]:
@@ -157,22 +376,28 @@ def _linear(step: int, steps: int, warmup: float) -> float:
     return min(1.0, falling, (step + 1) / rising if rising else 1.0)
 
 
-def _epoch(task: Task, train: Examples, size: int, order: np.random.Generator) -> Iterator[Batch]:
-    """One pass in random order, examples of like length together: shuffle, sort inside buckets,
+def _epoch(lengths: np.ndarray, size: int, order: np.random.Generator) -> list[np.ndarray]:
+    """One pass in random order, windows of like length together: shuffle, sort inside buckets,
     shuffle the batches."""
-    shuffled = order.permutation(len(train.input_ids))
-    lengths = train.lengths  # of windows
+    shuffled = order.permutation(len(lengths))
     batches = []
-    for start in range(0, len(shuffled), size * BUCKET):
+    for start in range(0, len(lengths), size * BUCKET):
         bucket = shuffled[start : start + size * BUCKET]
         bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
         batches += [bucket[i : i + size] for i in range(0, len(bucket), size)]
-    for i in order.permutation(len(batches)):
-        yield collate(task, train, batches[i])
+    return [batches[i] for i in order.permutation(len(batches))]
 
 
-def _frozen(weights: dict[str, Tensor]) -> MappingProxyType[str, Tensor]:
-    return MappingProxyType({name: w.detach() for name, w in weights.items()})
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    if device.type == "cpu":
+        return batch
+    names = ("input_ids", "token_type_ids", "lengths", "targets")
+    return replace(batch, **{name: getattr(batch, name).to(device, non_blocking=True) for name in names})
+
+
+def _detached(weights: dict[str, Tensor]) -> MappingProxyType[str, Tensor]:
+    """The weights as a checkpoint holds them, on the CPU: evaluations run there."""
+    return MappingProxyType({name: w.detach().cpu() for name, w in weights.items()})
 
 
 class _Mean:
@@ -188,5 +413,5 @@ class _Mean:
         self.count += 1
         torch._foreach_add_(list(self.sums.values()), [w.detach() for w in weights.values()])
 
-    def result(self) -> MappingProxyType[str, Tensor]:
-        return MappingProxyType({name: s / self.count for name, s in self.sums.items()})
+    def result(self) -> dict[str, Tensor]:
+        return {name: s / self.count for name, s in self.sums.items()}
