@@ -105,7 +105,7 @@ def make_examples(
     for ids, types, target in zip(input_ids, token_type_ids, targets, strict=True):
         digest.update(np.array([len(ids), *ids, *types], dtype=np.int64).tobytes())
         digest.update(np.asarray(target, dtype=np.int64).tobytes())
-    if references is not None and references is not targets:
+    if references is not None and references != targets:
         digest.update(json.dumps([list(counts or []), references]).encode())
     answers = targets if references is None else references
     first = np.concatenate([[0], np.cumsum(counts if counts is not None else [1] * len(answers))])

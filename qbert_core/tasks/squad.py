@@ -170,9 +170,17 @@ def _answers(table: pd.DataFrame, source: str) -> list[tuple[list[str], list[int
                 f'{source}: row {row + 1}: answers is {what}, expected {{"text": [..], "answer_start": [..]}} '
                 f"with at least one answer (SQuAD v1.1)"
             )
-        starts = made.get("answer_start")
-        found.append((answers, [] if starts is None else [int(start) for start in starts]))
+        found.append((answers, _starts(made.get("answer_start"), f"{source}: row {row + 1}")))
     return found
+
+
+def _starts(value: Any, at: str) -> list[int]:
+    starts = list(value) if isinstance(value, list | tuple | np.ndarray) else value
+    if starts is None:
+        return []
+    if not isinstance(starts, list) or not all(isinstance(start, int | np.integer) for start in starts):
+        raise InputError(f"{at}: answer_start is {shown(value)}, expected a whole number for each answer")
+    return starts
 
 
 def _span(context: str, answers: tuple[list[str], list[int]], offsets: np.ndarray) -> tuple[int, int] | None:

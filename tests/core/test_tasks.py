@@ -16,12 +16,13 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from scipy.stats import bootstrap as scipy_bootstrap
 
 from qbert_core.checkpoints import Checkpoint, load_checkpoint
 from qbert_core.errors import InputError
-from qbert_core.tasks import TASKS, collate, length_batches, task_named
+from qbert_core.tasks import TASKS, collate, difference, interval, length_batches, task_named
 from qbert_core.tasks.data import read_table
-from qbert_core.tasks.interval import wilson
+from qbert_core.tasks.interval import bootstrap, wilson
 from tests.tiny import make_tiny
 
 SST2 = TASKS["sst2"]
@@ -316,8 +317,9 @@ def test_accuracy_counts_the_right_predictions_of_the_examples_named(tiny: Check
     predictions = SST2.predict(torch.tensor([[1.0, 2.0], [5.0, 1.0], [0.0, 3.0]]), batch)
     assert predictions == [1, 0, 1]
     assert json.loads(json.dumps(predictions)) == predictions
-    assert SST2.correct(predictions, found, batch.indices) == [False, True, True]
-    score = SST2.score(predictions, found, batch.indices)
+    graded = [SST2.grade(p, found, i) for p, i in zip(predictions, batch.indices, strict=True)]
+    assert graded == [(0.0,), (1.0,), (1.0,)]
+    score = SST2.score(np.array(graded))
     assert score.metrics == {"accuracy": pytest.approx(2 / 3)}
     assert score.n == 3
     assert score.interval == wilson(2, 3)
@@ -338,3 +340,52 @@ def test_the_interval_is_scipys_wilson_interval(n: int, share: float) -> None:
 def test_what_is_not_a_proportion_has_no_interval(right: int, n: int) -> None:
     with pytest.raises(ValueError, match="is not a proportion"):
         wilson(right, n)
+
+
+# --- resampling
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    grades=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=40),
+    seed=st.integers(0, 9),
+)
+def test_a_bootstrap_interval_holds_the_value_and_repeats_itself(
+    grades: list[tuple[float, float]], seed: int
+) -> None:
+    array = np.array(grades)
+
+    def mean(sums: np.ndarray) -> np.ndarray:
+        return sums[:, 0] / len(array)
+
+    low, high = bootstrap(array, mean, seed=seed)
+    assert (low, high) == bootstrap(array, mean, seed=seed)
+    assert array[:, 0].min() - 1e-12 <= low <= array[:, 0].mean() + 1e-12
+    assert array[:, 0].mean() - 1e-12 <= high <= array[:, 0].max() + 1e-12
+
+
+def test_the_bootstrap_interval_of_a_mean_is_scipys() -> None:
+    values = np.random.default_rng(0).gamma(2.0, size=300)
+    low, high = bootstrap(values[:, None], lambda sums: sums[:, 0] / 300, resamples=4000)
+    theirs = scipy_bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=1)
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    assert low == pytest.approx(theirs.confidence_interval.low, abs=0.1 * width)
+    assert high == pytest.approx(theirs.confidence_interval.high, abs=0.1 * width)
+
+
+def test_resampling_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).random((50, 1))
+    whole = bootstrap(values, lambda sums: sums[:, 0])
+    monkeypatch.setattr(interval, "CHUNK", 50 * 7)
+    assert bootstrap(values, lambda sums: sums[:, 0]) == whole
+
+
+def test_a_difference_is_paired(tiny: Checkpoint) -> None:
+    """Equal answers have no difference at all, however uncertain the metric itself is."""
+    right = np.random.default_rng(0).integers(0, 2, (100, 1)).astype(float)
+    assert difference(SST2, right, right) == (0.0, (0.0, 0.0))
+    better = right.copy()
+    better[np.flatnonzero(right[:, 0] == 0)[:10]] = 1
+    gain, (low, high) = difference(SST2, right, better)
+    assert gain == pytest.approx(0.1)
+    assert 0.04 < low < gain < high < 0.17
