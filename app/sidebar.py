@@ -6,7 +6,11 @@ import streamlit as st
 
 from app import state
 from app.registries import jobs
+from app.words import WORDS
 from app.workspace import MAX_ROWS, Source, Workspace
+
+MAX_LABELS = 4
+SPAN = ("start", "end")
 
 
 def sidebar() -> None:
@@ -23,12 +27,22 @@ def _loaded(workspace: Workspace) -> None:
     config = workspace.checkpoint.config
     st.markdown(f"**Model** {_plain(workspace.checkpoint.name)}")
     st.caption(
-        f"{config.layers} layers, {config.heads} heads, {config.hidden} wide. "
-        f"{workspace.task.name.upper()}: {_plain(' / '.join(config.labels))}"
+        f"{config.layers} layers, {config.heads} heads, {config.hidden} wide: {_plain(_labels(config.labels))}"
     )
+    words = WORDS[workspace.task.name]
+    st.markdown(f"**Task** {_plain(words.title)}")
+    st.caption(f"Measured: {words.metric}")
     name = "demo reviews" if workspace.source.data == "demo" else workspace.source.data.rsplit("/", 1)[-1]
     st.markdown(f"**Data** {_plain(name)}")
     st.caption(f"n = {len(workspace.examples):,} examples, {int(workspace.examples.lengths.sum()):,} tokens")
+
+
+def _labels(labels: tuple[str, ...]) -> str:
+    """What the model answers with."""
+    if labels == SPAN:
+        return "first and last word of an answer"
+    shown = " / ".join(labels[:MAX_LABELS])
+    return shown if len(labels) <= MAX_LABELS else f"{shown} and {len(labels) - MAX_LABELS} more"
 
 
 def _picker() -> None:
@@ -42,15 +56,24 @@ def _picker() -> None:
             data = st.text_input(
                 "Data",
                 now.data,
-                help="demo, a .parquet .csv .tsv .json .jsonl file, or hub:NAME[/CONFIG]:SPLIT",
+                help="demo (SST-2 only), a .parquet .csv .tsv .json .jsonl file, or hub:NAME[/CONFIG]:SPLIT",
             )
             limit = st.number_input(
                 "First rows", 1, MAX_ROWS, now.limit, help="Rows of the data to measure on"
             )
+            tasks = ["", *WORDS]
+            task = st.selectbox(
+                "Task",
+                tasks,
+                index=tasks.index(now.task),
+                format_func=lambda name: WORDS[name].title if name else "What the model is for",
+                help="Columns the data need.\n\n"
+                + "\n\n".join(f"{w.title}: {w.columns}" for w in WORDS.values()),
+            )
             if st.form_submit_button("Load", width="stretch"):
                 st.session_state.pop("source_error", None)
                 st.session_state["source"] = Source(
-                    model.strip() or "demo", data.strip() or "demo", int(limit)
+                    model.strip() or "demo", data.strip() or "demo", int(limit), task
                 )
                 st.rerun()
         if error:

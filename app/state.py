@@ -9,6 +9,7 @@ import streamlit as st
 
 from app.link import plan_from_text, plan_to_text
 from app.registries import workspaces
+from app.words import WORDS
 from app.workspace import MAX_ROWS, Opening, Source, Workspace
 from qbert_core.errors import InputError
 from qbert_core.quantization import Plan, sites_of
@@ -53,6 +54,7 @@ def source() -> Source:
             query.get("model", "demo"),
             query.get("data", "demo"),
             limit if 0 < limit <= MAX_ROWS else Source.limit,
+            task if (task := query.get("task", "")) in WORDS else "",
         )
     asked: Source = st.session_state["source"]
     return asked
@@ -140,8 +142,9 @@ def fill_table(current: Tuning) -> None:
     current.table_version += 1
 
 
-def write_link(current: Tuning) -> None:
-    """Put model, data and plan into the address, where they differ from what is there."""
+def write_link(current: Tuning, **more: str) -> None:
+    """Put model, data and plan into the address, where they differ from what is there, and what else
+    a page wants to find there again."""
     asked = source()
     text = plan_to_text(current.plan)
     wanted = {"plan": text}
@@ -151,6 +154,9 @@ def write_link(current: Tuning) -> None:
         wanted["data"] = asked.data
     if asked.limit != Source.limit:
         wanted["rows"] = str(asked.limit)
+    if asked.task:
+        wanted["task"] = asked.task
+    wanted |= more
     st.session_state["linked"] = text
     if st.query_params.to_dict() != wanted:
         st.query_params.from_dict(wanted)

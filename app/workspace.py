@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.engine import EngineDied, Failed
+from app.words import WORDS
 from qbert_core.bert import BertConfig
-from qbert_core.checkpoints import load_checkpoint
+from qbert_core.checkpoints import Checkpoint, load_checkpoint
 from qbert_core.errors import InputError
 from qbert_core.evaluation import Evaluation, Evaluator, calibration
 from qbert_core.quantization import Plan, presets
@@ -20,16 +21,20 @@ from qbert_core.tasks.data import read_table
 
 START = "qbert-4"  # the preset a new session begins with: small, and hardly worse than fp32
 MAX_ROWS = 1_000_000
+DEMO = "demo"
+DEMO_TASK = "sst2"  # what its reviews are labelled for
 KEPT = 3  # workspaces: each holds a model and up to 2 GB of states
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a person asked for: a model, evaluation data, at most how many rows of it."""
+    """What a person asked for: a model, evaluation data, at most how many rows of it, and the task they
+    expect the model to be for ("": whatever it is for)."""
 
     model: str = "demo"
     data: str = "demo"
     limit: int = 2000
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,40 @@ class Workspace:
 def open_workspace(source: Source) -> Workspace:
     """Load model and data and calibrate, in this process; `InputError` says what is wrong with either."""
     checkpoint = load_checkpoint(source.model)
-    task = task_named(checkpoint.task)
-    examples = task.examples(read_table(source.data, limit=source.limit), checkpoint, source.data)
+    task = _task(checkpoint, source)
+    examples = _examples(checkpoint, task, source)
     evaluator = Evaluator(checkpoint, task, examples, calibration(checkpoint, task, examples, None))
     info = CheckpointInfo(checkpoint.name, checkpoint.config, checkpoint.fingerprint)
     return Workspace(source, info, task, examples, evaluator, tuple(presets(checkpoint.config, task.name)))
+
+
+def _task(checkpoint: Checkpoint, source: Source) -> Task:
+    """The task the model is for; `InputError` when another was expected, or one the demo data are not of."""
+    task = task_named(checkpoint.task)
+    title = WORDS[task.name].title
+    if source.task and source.task != task.name:
+        try:
+            task_named(source.task).check_model(checkpoint.config)
+        except InputError as error:
+            raise InputError(f"{source.model}: {error}. Choose the task {title}, or another model") from None
+        task = task_named(source.task)
+    if source.data == DEMO and task.name != DEMO_TASK:
+        raise InputError(
+            f"{source.model} is a model for {title}; the demo data are reviews for {WORDS[DEMO_TASK].title}. "
+            f"Give a file with the columns {WORDS[task.name].columns}"
+        )
+    return task
+
+
+def _examples(checkpoint: Checkpoint, task: Task, source: Source) -> Examples:
+    table = read_table(source.data, limit=source.limit)
+    try:
+        return task.examples(table, checkpoint, source.data)
+    except InputError as error:
+        if set(task.columns) <= set(table.columns):
+            raise
+        words = WORDS[task.name]
+        raise InputError(f"{error}. {words.title} needs the columns {words.columns}") from None
 
 
 @dataclass(eq=False)

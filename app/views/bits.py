@@ -28,6 +28,7 @@ from app.figures import (
 from app.registries import live
 from app.table import BIT_CHOICES, MIXED, edited_plan, embedding_table, everywhere, layer_table
 from app.waiting import loaded_workspace
+from app.words import WORDS
 from app.workspace import Workspace
 from qbert_core.errors import InputError
 from qbert_core.evaluation import Evaluation
@@ -253,12 +254,13 @@ def _heatmap(workspace: Workspace, shown: Evaluation | None, outdated: bool) -> 
 
 def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> str:
     full = fp32_size(workspace.checkpoint.config)["total"]
+    words = WORDS[workspace.task.name]
     if result is None:
         empty = [
             Card(label, "\N{EN DASH}", ("", ""))
-            for label in ("Accuracy", "Size", "Effective bits", "Attention KL")
+            for label in (words.metric, "Size", "Effective bits", "Attention KL")
         ]
-        return cards(empty, outdated=True, state="Measuring the first sentences …", plan="", n=0)
+        return cards(empty, outdated=True, state=f"Measuring the first {words.many} …", plan="", n=0)
     metric = workspace.task.metric
     value, base = result.score.metrics[metric], result.baseline.metrics[metric]
     low, high = result.score.interval
@@ -266,17 +268,17 @@ def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> s
     worse = sum(f.was_right and not f.is_right for f in result.flips)
     better = sum(f.is_right and not f.was_right for f in result.flips)
     if outdated:
-        words = "Outdated: numbers of the plan before. Measuring the new one …"
+        said = "Outdated: numbers of the plan before. Measuring the new one …"
     elif result.complete:
-        words = (
-            f"{result.plan.name}: all {fmt_count(result.n)} sentences measured; "
+        said = (
+            f"{result.plan.name}: all {fmt_count(result.n)} {words.many} measured; "
             f"{worse} became wrong, {better} became right"
         )
     else:
-        words = f"{result.plan.name}: {fmt_count(result.n)} of {fmt_count(result.total)} sentences so far …"
+        said = f"{result.plan.name}: {fmt_count(result.n)} of {fmt_count(result.total)} {words.many} so far …"
     items = [
         Card(
-            metric.capitalize(),
+            words.metric,
             fmt_percent(value),
             (
                 f"fp32 {fmt_percent(base)}, {fmt_signed_points(value - base)}",
@@ -300,7 +302,7 @@ def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> s
             ("nats, mean of heads", f"worst head {fmt_kl(max(kl))}" if kl else ""),
         ),
     ]
-    return cards(items, outdated=outdated, state=words, plan=result.plan.digest, n=result.n)
+    return cards(items, outdated=outdated, state=said, plan=result.plan.digest, n=result.n)
 
 
 def _scatter(workspace: Workspace, current: state.Tuning) -> None:
@@ -319,7 +321,7 @@ def _scatter(workspace: Workspace, current: state.Tuning) -> None:
         (tuple(points), value, size, now, dark),
         lambda: size_accuracy_scatter(
             points,
-            metric_label=metric.capitalize(),
+            metric_label=WORDS[workspace.task.name].metric,
             baseline_metric=value,
             baseline_size_mb=size,
             current=now,

@@ -515,10 +515,36 @@ class TestSensitivity:
         assert not any(b.label == "Apply these bits" for b in page.at.main.button)
 
 
-def test_a_checkpoint_of_another_task_is_refused_in_words(
-    tiny: Checkpoint, table: Path, tmp_path: Path
-) -> None:
+def test_data_of_another_task_are_refused_in_words(tiny: Checkpoint, table: Path, tmp_path: Path) -> None:
     question = make_tiny(tmp_path / "question", head="question")
     seen = visit(model=str(question), data=str(table))
     at = seen.until(lambda at: at.error, "the error")
-    assert "squad" in sidebar_text(at)
+    assert "column context, question, answers is missing" in sidebar_text(at)
+    assert "SQuAD: questions needs the columns context, question, answers" in sidebar_text(at)
+
+
+def test_the_demo_data_are_for_the_demos_task_only(workspace: Workspace, tmp_path: Path) -> None:
+    tags = make_tiny(tmp_path / "tags", head="token")
+    at = visit(model=str(tags)).until(lambda at: at.error, "the error")
+    assert "is a model for CoNLL-03: named entities; the demo data are reviews" in sidebar_text(at)
+    assert "Give a file with the columns tokens (a list of words), ner_tags" in sidebar_text(at)
+
+
+@pytest.mark.parametrize(("task", "head"), [("mnli", "sequence"), ("sst2", "token"), ("conll03", "question")])
+def test_a_model_of_another_task_than_the_chosen_one_is_refused_in_words(
+    table: Path, tmp_path: Path, task: str, head: str
+) -> None:
+    model = make_tiny(tmp_path / "tiny", head=head)
+    at = visit(model=str(model), data=str(table), task=task).until(lambda at: at.error, "the error")
+    assert f"task {task} needs a" in sidebar_text(at)
+    assert "this one has a" in sidebar_text(at)
+    assert "Choose the task" in sidebar_text(at)
+
+
+def test_the_chosen_task_is_in_the_link_and_a_strange_one_is_none(source: Source) -> None:
+    seen = visit(source, task="sst2")
+    at = seen.settled()
+    assert at.query_params["task"] == "sst2"
+    assert "SST-2: sentiment" in sidebar_text(at)
+    other = visit(source, task="<b>poetry")
+    assert "task" not in other.settled().query_params
