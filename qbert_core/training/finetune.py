@@ -143,10 +143,10 @@ def measure(
     ranges = trained.ranges if trained else None
     if ranges is None:  # nothing will read them
         ranges = ActivationRanges(MappingProxyType({}), data.source, len(data))
-    # one plan is measured once: states kept for later would only take memory
-    evaluator = Evaluator(checkpoint, task, data, ranges, cache_bytes=0)
     # what is drawn in there must not depend on whether it is the process's first evaluation
     with torch.random.fork_rng(devices=[]):
+        # one plan is measured once: states kept for later would only take memory
+        evaluator = Evaluator(checkpoint, task, data, ranges, cache_bytes=0)
         return evaluator.evaluate(plan, attention=False, events=_OnlyCheck(events or Silent())).score
 
 
@@ -236,7 +236,7 @@ class _Training:
             logits = self._trained.forward(self._weights, batch, training=True, observe=observe)
         total, count = self._task.loss(logits, batch)
         self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(total / count)
+        torch.autograd.backward(total / max(1, count))  # no window of it may have a target
         torch.nn.utils.clip_grad_norm_(self._weights.values(), recipe.clip_norm)
         self._lr = recipe.lr * _linear(self.step, self.steps, recipe.warmup)
         for group in self._optimizer.param_groups:

@@ -70,10 +70,11 @@ def load_state(folder: Path, command: Mapping[str, Any]) -> TrainingState | None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except (InputError, SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as the state of a training ({error}); {remedy}") from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+    whole = isinstance(document, dict) and isinstance(document.get("command"), dict)
+    if not whole or document.get("schema") != SCHEMA:
         raise InputError(f"{path}: not the state of a training of this version; {remedy}")
-    if document["command"] != command:
-        found = document["command"]
+    found = document["command"]
+    if found != command:
         differ = [key for key in {**command, **found} if command.get(key) != found.get(key)]
         raise InputError(f"{path}: the state of another training, with another {', '.join(differ)}; {remedy}")
     return TrainingState(command, document["progress"], tensors)
