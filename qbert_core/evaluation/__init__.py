@@ -2,7 +2,8 @@
 
 from qbert_core.evaluation.calibration import calibration
 from qbert_core.evaluation.evaluator import Evaluator
+from qbert_core.evaluation.inspection import Inspection, Reading
 from qbert_core.evaluation.result import Evaluation
 from qbert_core.evaluation.slices import Flip, accuracy_by, flips
 
-__all__ = ["Evaluation", "Evaluator", "Flip", "accuracy_by", "calibration", "flips"]
+__all__ = ["Evaluation", "Evaluator", "Flip", "Inspection", "Reading", "accuracy_by", "calibration", "flips"]

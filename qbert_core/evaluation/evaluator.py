@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from qbert_core.bert import embed, encoder_layer, head, padding_mask
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.errors import InputError
 from qbert_core.evaluation.attention import attention_kl
+from qbert_core.evaluation.inspection import Inspection, inspect
 from qbert_core.evaluation.prefix import prefix_keys
 from qbert_core.evaluation.result import Evaluation
 from qbert_core.evaluation.slices import flips
@@ -32,6 +33,7 @@ from qbert_core.evaluation.states import State, StateCache
 from qbert_core.quantization import ActivationRanges, Plan, Quantizer, plan_size, preset_named
 from qbert_core.runtime.events import Events, Silent
 from qbert_core.tasks import Batch, Examples, Task, collate, length_batches
+from qbert_core.tasks.typed import typed
 
 TOKENS_PER_BATCH = 512  # about 70 ms of a 6-layer, 384-wide model on two cores: the pace of first numbers
 CACHE_BYTES = 2 * 2**30
@@ -122,6 +124,25 @@ class Evaluator:
                 result = run.result(size, time.perf_counter() - started)
                 events.progress(done, total, result)
                 yield result
+
+    def inspect(
+        self,
+        plan: Plan,
+        example: int | Mapping[str, str],
+        *,
+        layers: Collection[int] | None = None,
+        events: Events | None = None,
+    ) -> Inspection:
+        """Both models on one example of the data, or on one that is typed: text by column. Waits for no
+        evaluation under way. `layers` are those whose attention to keep, all when None."""
+        events = events or Silent()
+        row, examples = (
+            (example, self.examples)
+            if isinstance(example, int)
+            else (0, typed(self.task, self.checkpoint, example))
+        )
+        model = self._quantizer.model(plan)
+        return inspect(self.task, self.reference, model, plan, examples, row, layers=layers, events=events)
 
     def _that_fit(self, capacity: int) -> set[int]:
         """Batches whose states at all boundaries fit together: keeping more would only push out
