@@ -250,6 +250,7 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
         **result.to_json(),
         "model": checkpoint.fingerprint,
         "data": examples.fingerprint,
+        "truncated": examples.truncated,
         "seed": args.seed,
         "calibration": {"source": ranges.source, "examples": ranges.examples, "digest": ranges.digest},
     }
@@ -361,9 +362,11 @@ def sweep_sensitivity(
 ) -> Sensitivity:
     """The sensitivity that ranks the layers: from the file, or computed on the training data.
 
-    Computed: 10 runs as in the paper, each on 64 training examples, enough for a stable ranking of a
-    six-layer model (benchmarks/README.md, "How much data a ranking needs").
+    Computed: unless --runs says how many, at most 10 runs as in the paper, fewer when the set of high layers
+    is stable before; each on 64 training examples, enough for a stable ranking of a six-layer model
+    (benchmarks/README.md, "How much data a ranking needs").
     """
+    from qbert_core.allocation.experiments import preset_layers
     from qbert_core.curvature import Sensitivity
     from qbert_core.runtime.sensitivity import stored_sensitivity
     from qbert_core.runtime.store import Store
@@ -378,6 +381,8 @@ def sweep_sensitivity(
             )
         return found
     assert train is not None  # see check_sweep_options
+    config = checkpoint.config
+    high = len(preset_layers(config, task.name, 2, 4)) if args.high is None else args.high
     return stored_sensitivity(
         checkpoint,
         task,
@@ -388,6 +393,8 @@ def sweep_sensitivity(
         granularity="layer",
         tolerance=0.01,
         seed=args.seed,
+        high=max(1, min(high, config.layers - 1)),
+        until_stable=args.runs is None,
         events=Inside(Progress(), 0, 0, [], {"name": "sensitivity"}),
         warn=lambda line: print(f"warning: {line}", file=sys.stderr),
     )
@@ -525,7 +532,7 @@ def parser() -> Parser:
         return sub
 
     def task_and(c: Parser, *sources: str) -> None:
-        c.add_argument("--task", required=True, help="sst2")
+        c.add_argument("--task", required=True, help="sst2, mnli, conll03 or squad")
         for source in sources:
             c.add_argument(source, required=True, help="file, hub:NAME[/CONFIG]:SPLIT or demo")
         c.add_argument("--limit", type=int, metavar="N", help="first N rows")
@@ -604,7 +611,11 @@ def parser() -> Parser:
     c.add_argument("--plan", help="whose bits --groups and --one-at-a-time take: a file or a preset's name")
     c.add_argument("--train", help="data to calibrate, to finetune and to compute the sensitivity on")
     c.add_argument("--sensitivity", metavar="FILE", help="what the sensitivity command wrote")
-    c.add_argument("--runs", type=int, help=f"of the sensitivity, when computed (default: {SWEEP_RUNS})")
+    c.add_argument(
+        "--runs",
+        type=int,
+        help=f"of the sensitivity, when computed (default: until stable, at most {SWEEP_RUNS})",
+    )
     c.add_argument(
         "--fraction", type=float, help=f"of the training examples a run (default: {SWEEP_EXAMPLES} of them)"
     )

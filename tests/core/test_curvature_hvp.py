@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 import transformers
 from curvlinops import HessianLinearOperator
 from scipy.sparse.linalg import LinearOperator, eigsh
@@ -34,7 +33,7 @@ from qbert_core.curvature import (
 from qbert_core.errors import Cancelled, InputError
 from qbert_core.quantization import sites_of
 from qbert_core.runtime.events import Silent
-from qbert_core.tasks import TASKS, Batch, Examples, collate
+from qbert_core.tasks import TASKS, Examples, collate
 from qbert_core.tasks.base import make_examples
 from qbert_core.tasks.data import read_table
 from tests.tiny import make_tiny
@@ -43,32 +42,7 @@ LENGTHS = (3, 9, 4, 4, 7, 12, 3)
 TOKENS = 18  # padded tokens a batch: three ragged batches of these lengths
 
 
-class Tags:
-    """A label a token; -100 takes no part in the loss, and the rows differ in how many do."""
-
-    def targets(self, examples: Examples, indices: Sequence[int], width: int) -> Tensor:
-        rows = [[*examples.targets[i], *[-100] * (width - len(examples.targets[i]))] for i in indices]
-        return torch.tensor(rows)
-
-    def loss(self, logits: Tensor, batch: Batch) -> tuple[Tensor, int]:
-        loss = F.cross_entropy(logits.transpose(1, 2), batch.targets, reduction="sum", ignore_index=-100)
-        return loss, int((batch.targets != -100).sum())
-
-
-class Spans:
-    """Start and end of an answer; an example's loss is the mean of the two cross entropies."""
-
-    def targets(self, examples: Examples, indices: Sequence[int], width: int) -> Tensor:
-        return torch.tensor([examples.targets[i] for i in indices])
-
-    def loss(self, logits: Tensor, batch: Batch) -> tuple[Tensor, int]:
-        padding = torch.arange(logits.shape[1]) >= batch.lengths[:, None]
-        logits = logits.masked_fill(padding[..., None], -torch.inf)
-        both = [F.cross_entropy(logits[..., i], batch.targets[:, i], reduction="sum") for i in (0, 1)]
-        return (both[0] + both[1]) / 2, len(batch)
-
-
-CASES: dict[str, Any] = {"sequence": TASKS["sst2"], "token": Tags(), "question": Spans()}
+CASES = {"sequence": TASKS["sst2"], "token": TASKS["conll03"], "question": TASKS["squad"]}
 
 
 def target(head: str, length: int, random: np.random.Generator) -> Any:
