@@ -62,7 +62,7 @@ def methods(
     for low, top in PAIRS:
         rows: list[Variant] = []
         paper = preset_named(config, task, f"qbert-mp-{low}-{top}")
-        own = len(_layers_at(config, paper, top))
+        own = len(preset_layers(config, task, low, top))
         count = own if high is None else high
         for rule in RULES:
             layer_bits = dict.fromkeys(ranking[rule][:count], top)
@@ -165,7 +165,7 @@ def modules(config: BertConfig, task: str) -> tuple[Variant, ...]:
         chosen = {s.name: bits for s in sites if s.kind == kind}
         return Variant("qbert", _only(config, f"{kind}-{bits}", chosen))
 
-    high = _layers_at(config, preset_named(config, task, "qbert-mp-2-3"), 3)
+    high = preset_layers(config, task, 2, 3)
 
     def mixed(kind: str) -> Variant:
         chosen = {s.name: 2 if s.layer in high else 1 for s in sites if s.kind == kind}
@@ -223,6 +223,12 @@ def baseline(config: BertConfig, task: str) -> Variant:
     return Variant("baseline", preset_named(config, task, "baseline"))
 
 
+def preset_layers(config: BertConfig, task: str, low: int, high: int) -> set[int]:
+    """The layers to which the paper's preset for these widths gives the higher one."""
+    sites = preset_named(config, task, f"qbert-mp-{low}-{high}").sites
+    return {s.layer for s in sites_of(config) if s.layer is not None and sites[s.name].bits == high}
+
+
 def check_high(config: BertConfig, high: int | None) -> None:
     """Raise `InputError` unless `high` is a number of this model's layers (or None)."""
     if high is not None and not 0 <= high <= config.layers:
@@ -233,10 +239,6 @@ def _part(site: Site) -> str:
     if site.layer is not None:
         return f"layer-{site.layer}"
     return site.name.rpartition(".")[2].removesuffix("_embeddings").replace("_", "-")
-
-
-def _layers_at(config: BertConfig, plan: Plan, bits: int) -> set[int]:
-    return {s.layer for s in sites_of(config) if s.layer is not None and plan.sites[s.name].bits == bits}
 
 
 def _only(config: BertConfig, name: str, bits: dict[str, int]) -> Plan:
