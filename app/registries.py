@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from app.engine import Engine
+    from app.inspections import Inspections
     from app.jobs import Jobs
     from app.live import Live
     from app.workspace import Workspaces
@@ -29,6 +30,13 @@ def live() -> Live:
     from app.live import Live
 
     return Live()
+
+
+@cache
+def inspections() -> Inspections:
+    from app.inspections import Inspections
+
+    return Inspections()
 
 
 @cache

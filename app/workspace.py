@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from app.words import WORDS
 from qbert_core.bert import BertConfig
 from qbert_core.checkpoints import Checkpoint, load_checkpoint
 from qbert_core.errors import InputError
-from qbert_core.evaluation import Evaluation, Evaluator, calibration
+from qbert_core.evaluation import Evaluation, Evaluator, Inspection, calibration
 from qbert_core.quantization import Plan, presets
 from qbert_core.runtime.events import Events
 from qbert_core.tasks import Examples, Task, task_named
@@ -51,6 +51,11 @@ class Measures(Protocol):
 
     def stream(self, plan: Plan, *, events: Events) -> Iterator[Evaluation]:
         """Yield a plan's evaluation after every batch; raise `Cancelled` when `events` says so."""
+
+    def inspect(
+        self, plan: Plan, example: int | Mapping[str, str], *, layers: Collection[int], events: Events
+    ) -> Inspection:
+        """Both models on a row of the data or a typed text, with the attention of these layers."""
 
 
 @dataclass(frozen=True, eq=False)

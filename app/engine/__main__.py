@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 
 from app.engine.channel import serve
 from app.workspace import Source, Workspace, open_workspace
-from qbert_core.evaluation import Evaluation
+from qbert_core.evaluation import Evaluation, Inspection
 from qbert_core.quantization import Plan
 from qbert_core.runtime.events import Events
 
@@ -40,13 +40,24 @@ class Opened:
         """A plan's evaluations, one after every batch."""
         yield from self._workspaces[number].evaluator.stream(plan, events=events)
 
+    def inspect(
+        self, number: int, plan: Plan, example: int | dict[str, str], layers: tuple[int, ...], events: Events
+    ) -> Generator[Inspection, None, None]:
+        """Both models on one example, with the attention of these layers."""
+        yield self._workspaces[number].evaluator.inspect(plan, example, layers=layers, events=events)
+
 
 def main() -> None:
     """Answer until the server has ended."""
     opened = Opened()
     serve(
         Connection(int(sys.argv[1])),
-        {"open": opened.open, "close": opened.close, "measure": opened.measure},
+        {
+            "open": opened.open,
+            "close": opened.close,
+            "measure": opened.measure,
+            "inspect": opened.inspect,
+        },
     )
     os._exit(0)  # at once: nobody is left to read what is still being computed
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
@@ -25,7 +25,7 @@ from qbert_core.runtime.events import Events
 
 if TYPE_CHECKING:  # the process is started before the server spends seconds on importing torch itself
     from app.workspace import Source, Workspace
-    from qbert_core.evaluation import Evaluation
+    from qbert_core.evaluation import Evaluation, Inspection
     from qbert_core.quantization import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,6 +136,15 @@ class RemoteEvaluator:
             if result.n > seen:  # another life begins anew, with the same batches
                 seen = result.n
                 yield result
+
+    def inspect(
+        self, plan: Plan, example: int | Mapping[str, str], *, layers: Collection[int], events: Events
+    ) -> Inspection:
+        """As `Evaluator.inspect`."""
+        asked = example if isinstance(example, int) else dict(example)
+        (result,) = self._ask("inspect", plan, asked, tuple(layers), events=events)
+        inspection: Inspection = result
+        return inspection
 
     def _ask(self, name: str, *arguments: Any, events: Events) -> Iterator[Any]:
         """Replies to a request about this source. When the process dies, the source is loaded in a new

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.inspections import Inspections
 from app.live import Live
 from app.workspace import Source, Workspace, open_workspace
 from qbert_core.checkpoints import Checkpoint
@@ -44,17 +46,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def no_work_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every worker a test starts ends with it: one still inside torch when the interpreter ends aborts it."""
-    made: list[Live] = []
-    start = Live.__init__
+    made: list[Live | Inspections] = []
 
-    def noted(live: Live) -> None:
-        made.append(live)
-        start(live)
+    def note(kind: type[Any]) -> None:
+        start = kind.__init__
 
-    monkeypatch.setattr(Live, "__init__", noted)
+        def noted(worker: Any) -> None:
+            made.append(worker)
+            start(worker)
+
+        monkeypatch.setattr(kind, "__init__", noted)
+
+    for kind in (Live, Inspections):
+        note(kind)
     yield
-    for live in made:
-        live.close()
+    for worker in made:
+        worker.close()
 
 
 @pytest.fixture(scope="session")

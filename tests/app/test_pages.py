@@ -36,7 +36,12 @@ MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 def demo(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fresh registries; sources are opened in this process, and the demo is the tiny model, because the
     real one and another process take seconds."""
-    registers: tuple[Any, ...] = (registries.live, registries.workspaces, registries.jobs)
+    registers: tuple[Any, ...] = (
+        registries.live,
+        registries.inspections,
+        registries.workspaces,
+        registries.jobs,
+    )
 
     def quick(source: Source) -> Workspace:
         return replace(workspace, source=source) if source == Source() else open_workspace(source)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 
 from app.workspace import Workspace
-from qbert_core.evaluation import Evaluation, Evaluator
+from qbert_core.evaluation import Evaluation, Evaluator, Inspection
 from qbert_core.quantization import Plan, SitePlan, sites_of
 from qbert_core.runtime.events import Events
 
@@ -30,6 +30,7 @@ class Watched:
         self.real = real
         self.begun: list[str] = []  # digests
         self.finished: list[str] = []
+        self.inspected: list[object] = []  # examples
         self.errors: dict[str, Exception] = {}  # digest -> what to raise
         self._free = threading.Event()
         self._free.set()
@@ -49,6 +50,15 @@ class Watched:
                 self.finished.append(plan.digest)
             yield result
             assert self._free.wait(PATIENCE)
+
+    def inspect(
+        self, plan: Plan, example: int | Mapping[str, str], *, layers: Collection[int], events: Events
+    ) -> Inspection:
+        self.inspected.append(example)
+        assert self._free.wait(PATIENCE)
+        if plan.digest in self.errors:
+            raise self.errors[plan.digest]
+        return self.real.inspect(plan, example, layers=layers, events=events)
 
 
 def watched(workspace: Workspace, presets: bool = False) -> tuple[Workspace, Watched]:
