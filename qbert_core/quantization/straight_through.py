@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from qbert_core.quantization.quantizer import group_ranges, pieces, rounded, row_ranges
+from qbert_core.quantization.quantizer import clamp_, group_ranges, pieces, rounded, row_ranges
 
 
 def fake_quantize_weight(weight: Tensor, bits: int, groups: int, clip: float = 100.0) -> Tensor:
@@ -69,8 +69,8 @@ class _Weight(Function):
             (weight, gradient.contiguous(), result), ctx.ranges, ctx.groups
         ):
             steps = torch.div(w, scale, out=out)
-            inside = (steps >= low).logical_and_(steps <= high)
-            torch.mul(g, inside, out=out)
+            inside = steps.eq_(clamp_(steps.clone(), low, high))  # 1 or 0: a mask of booleans is slower
+            inside.mul_(g)
         return result, None, None, None
 
 
@@ -78,9 +78,9 @@ class _Clamped(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Any, low: Any, high: Any) -> Tensor:
         steps = x / scale
-        ctx.save_for_backward((steps >= low).logical_and_(steps <= high))
-        values: Tensor = steps.round_().clamp_(low, high).mul_(scale)
-        return values
+        clamped = clamp_(steps.clone(), low, high)
+        ctx.save_for_backward(clamped == steps)  # booleans: a float each would be a second activation
+        return clamped.round_().mul_(scale)  # the bounds are whole: rounding after the clamp is the same
 
     @staticmethod
     @once_differentiable
