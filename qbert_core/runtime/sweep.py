@@ -287,6 +287,7 @@ class _Bench:
     def _train_and_evaluate(
         self, plan: Plan, trained: Finetuning, folder: Path | None, events: Events
     ) -> Evaluation:
+        self._evaluator = None  # plans without training come first; its memory is needed now
         quantized = any(entry.quantized for entry in plan.sites.values())
         result = self._train(
             self._checkpoint,
@@ -299,8 +300,8 @@ class _Bench:
             resume=folder,
         )
         ranges = result.ranges or self._ranges
-        evaluator = Evaluator(
-            result.checkpoint, self._task, self._examples, ranges, reference=self._checkpoint
+        evaluator = Evaluator(  # for one plan: nothing to keep for the next
+            result.checkpoint, self._task, self._examples, ranges, cache_bytes=0, reference=self._checkpoint
         )
         return evaluator.evaluate(plan, attention=self._attention, events=events)
 

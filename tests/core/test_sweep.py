@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from qbert_core.allocation.experiments import Variant, methods, modules, one_at_a_time
-from qbert_core.checkpoints import Checkpoint
+from qbert_core.checkpoints import Checkpoint, load_checkpoint
 from qbert_core.cli import main
 from qbert_core.curvature import BlockSensitivity, Sensitivity
 from qbert_core.errors import Cancelled, InputError
@@ -291,6 +291,68 @@ def test_a_damaged_row_is_computed_again(tiny, run, store, monkeypatch):
     warned: list[str] = []
     assert timeless(run(variants, warn=warned.append)) == expected
     assert len(warned) == 1
+
+
+def table(task: str) -> pd.DataFrame:
+    """Random rows of another task, some of them too long for the tiny model."""
+    generator = np.random.default_rng(4)
+    words = [word for word in WORDS if word.isalpha()]
+    made: list[dict[str, Any]] = []
+    for _ in range(24):
+        texts = [" ".join(generator.choice(words, generator.integers(2, top))) for top in (90, 9)]
+        tokens = texts[1].split()
+        tags = ["B-PER" if generator.integers(3) == 0 else "O" for _ in tokens]
+        start = texts[0].index(texts[0].split()[1])
+        made.append(
+            {
+                "mnli": {"premise": texts[0], "hypothesis": texts[1], "label": int(generator.integers(3))},
+                "conll03": {"tokens": tokens, "ner_tags": tags},
+                "squad": {
+                    "context": texts[0],
+                    "question": texts[1],
+                    "answers": {"text": [texts[0].split()[1]], "answer_start": [start]},
+                },
+            }[task]
+        )
+    return pd.DataFrame(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("mnli", "sequence"), ("conll03", "token"), ("squad", "question")]
+)
+def test_every_task_is_swept_with_and_without_finetuning(name, head, store, tmp_path):
+    task = task_named(name)
+    model = load_checkpoint(make_tiny(tmp_path / "model", head, task.default_labels()))
+    examples = task.examples(table(name), model, "made up")
+    ranges = calibrate(model, task, examples)
+    variants = [v for v in modules(model.config, name) if v.name in ("baseline", "ffn-1-2-mp", "embedding-2")]
+    rows = sweep(
+        model,
+        task,
+        examples,
+        ranges,
+        "modules",
+        variants,
+        store,
+        seed=0,
+        attention=True,
+        finetuning=Finetuning(examples, RECIPE, (0,)),
+        warn=no_warning,
+    )
+    assert len(rows) == 6
+    for row in rows[:3]:
+        alone = Evaluator(model, task, examples, ranges).evaluate(row.variant.plan)
+        document = json.loads(json.dumps(row.to_json()))
+        assert document["metrics"] == alone.score.metrics
+        assert document["interval"] == list(alone.score.interval)
+        assert document["n"] == len(examples) == 24
+        change = sum(flip.is_right - flip.was_right for flip in alone.flips)
+        assert document["difference"]["mean"] == pytest.approx(change / 24, abs=1e-12)
+    again = sweep(
+        model, task, examples, ranges, "modules", variants, store, seed=0, attention=True,
+        finetuning=Finetuning(examples, RECIPE, (0,)), warn=no_warning, train=never,
+    )  # fmt: skip
+    assert json.dumps([row.to_json() for row in again]) == json.dumps([row.to_json() for row in rows])
 
 
 @pytest.mark.parametrize("seeds", [(), (1, 1), (-1,)])
