@@ -55,12 +55,19 @@ class Progress:
         if done < total and now - self._last < 0.5:
             return
         self._last = now
-        shown = {k: v for k, v in partial.items() if k != "rows"} if isinstance(partial, dict) else None
-        text = json.dumps(shown) if shown else ""
-        print(f"{done}/{total}  {now - self._started:.1f} s  {text}", file=sys.stderr, flush=True)
+        print(f"{done}/{total}  {now - self._started:.1f} s  {brief(partial)}", file=sys.stderr, flush=True)
 
     def check(self) -> None:
         """Nothing to do: Ctrl-C arrives as KeyboardInterrupt."""
+
+
+def brief(partial: Any) -> str:
+    """What a person wants to read of a partial result; of a sweep's: what is running, or the last row."""
+    if isinstance(partial, dict) and "rows" in partial:
+        last = partial["rows"][-1] if partial["rows"] else {}
+        ended = {name: last.get(name) for name in ("name", "finetuned", "seed", "metrics")}
+        partial = partial["running"] or ended
+    return json.dumps(partial) if isinstance(partial, dict) else ""
 
 
 def info_command(args: argparse.Namespace) -> dict[str, Any]:
@@ -395,7 +402,7 @@ def sweep_sensitivity(
         seed=args.seed,
         high=max(1, min(high, config.layers - 1)),
         until_stable=args.runs is None,
-        events=Inside(Progress(), 0, 0, [], {"name": "sensitivity"}),
+        events=Inside(Progress(), 0, 1, [], {"name": "sensitivity"}),
         warn=lambda line: print(f"warning: {line}", file=sys.stderr),
     )
 

@@ -272,7 +272,15 @@ class _Bench:
                 folder, found = None, self._evaluate(plan, events)
             else:
                 folder = self._kept.folder(unit_key("sweep-training", **question))
-                found = self._train_and_evaluate(plan, trained, folder, events)
+                resumed = folder is not None and any(folder.iterdir())
+                try:
+                    found = self._train_and_evaluate(plan, trained, folder, events)
+                except InputError:
+                    if folder is None or not resumed:
+                        raise
+                    # a state that cannot be used (damaged, of another device) must not block the row for ever
+                    discard_state(folder)
+                    found = self._train_and_evaluate(plan, trained, folder, events)
             measured = self._measurement(found, time.perf_counter() - started)
             self._kept.put(key, measured)
             if folder:

@@ -241,6 +241,22 @@ def test_a_cancelled_sweep_goes_on_to_the_same_rows(tiny, examples, train, run, 
     assert list(store.path.parent.rglob("state.safetensors")) == []
 
 
+def test_a_state_that_cannot_be_used_does_not_block_its_row(tiny, train, run, store, tmp_path):
+    variants = one_at_a_time(tiny.config, "sst2", None)[:1]
+    finetuning = Finetuning(train, replace(RECIPE, epochs=2), (0,))
+    number, states = 0, []
+    while not states:  # cancel later and later, until a training was begun
+        number += 1
+        with pytest.raises(Cancelled):
+            run(variants, finetuning=finetuning, events=StopAt(number))
+        states = list(store.path.parent.rglob("state.safetensors"))
+    states[0].write_bytes(b"damaged")
+    rows = run(variants, finetuning=finetuning)
+    assert not states[0].exists()
+    elsewhere = Store(tmp_path / "other" / "store.sqlite")
+    assert timeless(rows) == timeless(run(variants, finetuning=finetuning, store=elsewhere))
+
+
 def test_a_sweep_can_be_cancelled_before_it_starts(tiny, run):
     flag = Flag()
     flag.cancel()
@@ -497,6 +513,24 @@ def test_a_sensitivity_of_another_model_is_refused(capsys, home, model, data, tm
     path.write_text(json.dumps({**found, "model": None, "blocks": found["blocks"][:2]}))
     assert main(arguments) == 2
     assert "the model has 0..2" in capsys.readouterr().err
+
+
+def test_progress_for_people_names_what_runs_and_what_a_row_measured(capsys, home, model, data):
+    assert main(["sweep", model, "--task", "sst2", "--data", data, "--groups", "1", "--out", os.devnull]) == 0
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("0/2 ")
+    assert '"name": "baseline"' in first
+    assert last.startswith("2/2 ")
+    assert '"name": "groups-1"' in last
+    assert '"metrics": {"accuracy": ' in last
+    assert "size_mb" not in last
+
+
+def test_help_explains_the_experiments(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "--help"])
+    assert stop.value.code == 0
+    assert "128-equivalent" in capsys.readouterr().out
 
 
 def start(arguments: list[str], home: Path) -> subprocess.Popen[str]:
