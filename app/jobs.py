@@ -20,6 +20,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 MAX_JOBS = 50  # finished ones are forgotten first
 MAX_RUNNING = 2
+MAX_POINTS = 5000  # of a curve that are kept
+CURVES = ("finetune",)  # commands whose partial results are the points of a curve, small and all wanted
 GRACE = 0.5  # seconds between asking a process to stop and killing it
 
 
@@ -34,6 +36,7 @@ class Job:
         self.done = 0
         self.total = 0
         self.partial: Any = None  # the latest partial result, JSON
+        self.points: list[Any] = []  # all of them, where a job sends points of a curve
         self.result: Any = None
         self.error: str | None = None
         self.started: float | None = None
@@ -104,6 +107,8 @@ class Job:
                     self.done, self.total = done, total
                     if partial is not None:  # not every unit has a new one
                         self.partial = partial
+                        if self.arguments[0] in CURVES and len(self.points) < MAX_POINTS:
+                            self.points.append(partial)
                 elif line.startswith("error:"):
                     last = line.removeprefix("error:").strip()
         return last

@@ -10,13 +10,18 @@ from plotly.graph_objects import Figure
 from app.figures import alt_text, chart_config
 
 
-def show_kept(name: str, content: object, draw: Callable[[], Figure]) -> None:
+def show_kept(
+    name: str, content: object, draw: Callable[[], Figure], on_select: Callable[[], None] | None = None
+) -> None:
     """Show the session's figure `name`, drawn anew only when `content` changed. It is the chart's key and
-    the name of a saved picture too."""
+    the name of a saved picture too. `on_select` is called when a point was clicked."""
     key = f"figure {name}"
     known = st.session_state.get(key)
     if known is None or known[0] != content:
         known = (content, draw())
         st.session_state[key] = known
     figure: Figure = known[1]
-    st.plotly_chart(figure, theme=None, config=chart_config(name), alt=alt_text(figure), key=name)
+    st.plotly_chart(
+        figure, theme=None, config=chart_config(name), alt=alt_text(figure), key=name,
+        on_select=on_select or "ignore", selection_mode="points",
+    )  # fmt: skip

@@ -20,7 +20,7 @@ st.set_page_config(
 )
 
 from app.sidebar import sidebar  # noqa: E402
-from app.views import bits, landscape, sensitivity  # noqa: E402
+from app.views import bits, compare, finetune, landscape, sensitivity  # noqa: E402
 
 STYLE = """<style>
 .block-container{padding:2.6rem 1.6rem 3rem;max-width:1500px}
@@ -34,10 +34,19 @@ bits_page = st.Page(bits.page, title="Bits", icon=":material/tune:", url_path="b
 sensitivity_page = st.Page(
     sensitivity.page, title="Sensitivity", icon=":material/insights:", url_path="sensitivity"
 )
+compare_page = st.Page(compare.page, title="Compare", icon=":material/compare_arrows:", url_path="compare")
 landscape_page = st.Page(
     landscape.page, title="Loss landscape", icon=":material/landscape:", url_path="landscape"
 )
-page = st.navigation({"Tune": [bits_page, sensitivity_page], "Experiments": [landscape_page]})
+finetune_page = st.Page(
+    finetune.page, title="Finetune", icon=":material/model_training:", url_path="finetune"
+)
+page = st.navigation(
+    {
+        "Tune": [bits_page, sensitivity_page],
+        "Experiments": [compare_page, landscape_page, finetune_page],
+    }
+)
 if st.session_state.pop("go_to_bits", False):
     st.switch_page(bits_page)
 st.html(STYLE)

@@ -1,16 +1,18 @@
-"""Plans as files, because a command line takes a plan by its file.
+"""Plans and sensitivities as files, because a command line takes them so.
 
-A file is named by what its plan does, so the same plan makes the same command and two sessions that ask
+A file is named by what is in it, so the same plan makes the same command and two sessions that ask
 for it share one job. The folder is this server's own and goes when the server does.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import threading
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from qbert_core.quantization import Plan
 
@@ -27,12 +29,26 @@ def write_plan(plan: Plan) -> Path:
 
     Raises OSError when it cannot be written.
     """
-    path = plan_path(plan)
+    return _write(plan_path(plan), json.dumps(plan.to_json()))
+
+
+def sensitivity_path(document: dict[str, Any]) -> Path:
+    """Where the file of what the `sensitivity` command wrote is, or would be. Raises OSError as above."""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return Path(_folder().name) / f"sensitivity-{digest[:16]}.json"
+
+
+def write_sensitivity(document: dict[str, Any]) -> Path:
+    """Write it there. Raises OSError when it cannot be written."""
+    return _write(sensitivity_path(document), json.dumps(document))
+
+
+def _write(path: Path, text: str) -> Path:
     with _LOCK:
         path.parent.mkdir(mode=0o700, exist_ok=True)  # a long-running server's may have been swept away
         if not path.exists():
             try:
-                path.write_text(json.dumps(plan.to_json()), encoding="utf-8")
+                path.write_text(text, encoding="utf-8")
             except OSError:
                 path.unlink(missing_ok=True)
                 raise

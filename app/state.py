@@ -83,6 +83,9 @@ def tuning(workspace: Workspace) -> Tuning:
     if current is None or current.workspace != workspace.key:
         kept = st.session_state.setdefault("tunings", {})
         current = kept.get(workspace.key) or Tuning(workspace.key, workspace.start)
+        coming = st.session_state.pop("coming_plan", None)
+        if coming and coming[0] == workspace.source:
+            change(current, coming[1])
         kept[workspace.key] = current
         st.session_state["tuning"] = current
         if linked and "linked" not in st.session_state:
@@ -106,6 +109,12 @@ def _restore(workspace: Workspace, current: Tuning, linked: str, *, remember: bo
     else:
         current.plan = plan
     st.session_state["linked"] = linked
+
+
+def work_with(source: Source, plan: Plan) -> None:
+    """Open `source` as the session's model, with `plan`, which must have its sites."""
+    st.session_state["source"] = source
+    st.session_state["coming_plan"] = (source, plan)
 
 
 def change(current: Tuning, plan: Plan, *, from_table: bool = False) -> None:

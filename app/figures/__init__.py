@@ -4,15 +4,18 @@ Show one with `st.plotly_chart(figure, theme=None, config=chart_config("name"), 
 `theme=None`, because a figure already carries its own colours for light and dark.
 """
 
+from .attention import WINDOW, attention_maps
 from .bits import SiteBits, bits_strip
 from .blocks import BlockSensitivity, title
 from .confidence import rank_confidence
 from .contour import landscape_contour
 from .density import Spectrum, density_curve
 from .frame import alt_text, chart_config, empty_figure
+from .groupcounts import group_count_marks
 from .heatmap import kl_heatmap
 from .history import Check, stability_history
 from .landscape import Landscape, Quantized, known_grid
+from .methods import LayerKL, kl_by_layer
 from .omega import omega_bars
 from .palette import (
     MISSING,
@@ -26,34 +29,45 @@ from .palette import (
     fmt_mb,
     fmt_omega,
     fmt_percent,
+    fmt_points_interval,
     fmt_probability,
     fmt_ratio,
     fmt_signed_points,
     layer_label,
 )
+from .parts import part_bars, part_label
 from .plans import PlanKind, PlanPoint, pareto
+from .rows import SweepRow, row_key
 from .samples import RESIDUAL_LIMIT, lambda_samples
 from .scatter import size_accuracy_scatter
+from .settings import setting_marks
 from .surface import landscape_surface
+from .training import Point, epoch_metric, loss_curve
 
 __all__ = [
     "MISSING",
     "RESIDUAL_LIMIT",
+    "WINDOW",
     "BlockSensitivity",
     "Check",
     "Landscape",
+    "LayerKL",
     "Palette",
     "PlanKind",
     "PlanPoint",
+    "Point",
     "Quantized",
     "SiteBits",
     "Spectrum",
+    "SweepRow",
     "alt_text",
+    "attention_maps",
     "bits_strip",
     "chart_config",
     "colours_for",
     "density_curve",
     "empty_figure",
+    "epoch_metric",
     "fmt_count",
     "fmt_interval",
     "fmt_kl",
@@ -62,18 +76,26 @@ __all__ = [
     "fmt_mb",
     "fmt_omega",
     "fmt_percent",
+    "fmt_points_interval",
     "fmt_probability",
     "fmt_ratio",
     "fmt_signed_points",
+    "group_count_marks",
+    "kl_by_layer",
     "kl_heatmap",
     "known_grid",
     "lambda_samples",
     "landscape_contour",
     "landscape_surface",
     "layer_label",
+    "loss_curve",
     "omega_bars",
     "pareto",
+    "part_bars",
+    "part_label",
     "rank_confidence",
+    "row_key",
+    "setting_marks",
     "size_accuracy_scatter",
     "stability_history",
     "title",

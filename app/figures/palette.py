@@ -195,6 +195,13 @@ def fmt_interval(low: float | None, high: float | None, digits: int = 1) -> str:
     return _fixed(100 * low, digits) + _EN_DASH + _fixed(100 * high, digits) + _NBSP + "%"
 
 
+def fmt_points_interval(low: float | None, high: float | None, digits: int = 1) -> str:
+    """An interval of changes in percentage points: (-0.2, 0.05) -> "−20.0 to +5.0 pp"."""
+    if not (_present(low) and _present(high)):
+        return MISSING
+    return f"{_signed(_fixed(100 * low, digits))} to {_signed(_fixed(100 * high, digits))}{_NBSP}pp"
+
+
 def fmt_kl(nats: float | None, *, unit: bool = False) -> str:
     """A KL divergence, 3 significant digits: 0.09214 -> "0.0921", exactly 0 -> "0", a power below 1e-4."""
     return _significant(nats) + (_NBSP + "nats" if unit else "") if _present(nats) else MISSING

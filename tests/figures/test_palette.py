@@ -149,6 +149,8 @@ def test_the_accent_of_widgets_reads_on_them_and_on_the_page(name: str) -> None:
         (look.fmt_percent(1.0, 0), "100\xa0%"),
         (look.fmt_percent(0.00123, 2), "0.12\xa0%"),
         (look.fmt_signed_points(-0.0123), "\N{MINUS SIGN}1.2\xa0pp"),
+        (look.fmt_points_interval(-0.2, 0.05), "\N{MINUS SIGN}20.0 to +5.0\xa0pp"),
+        (look.fmt_points_interval(None, 0.05), look.MISSING),
         (look.fmt_signed_points(0.004), "+0.4\xa0pp"),
         (look.fmt_signed_points(0.0), "0.0\xa0pp"),
         (look.fmt_signed_points(-0.0001), "0.0\xa0pp"),

@@ -1,0 +1,291 @@
+"""Finetune: train the model for the current plan's bits, watch it, and compare before and after."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from app import state
+from app.cards import Card, cards
+from app.figures import (
+    MISSING,
+    epoch_metric,
+    fmt_count,
+    fmt_interval,
+    fmt_loss,
+    fmt_percent,
+    fmt_signed_points,
+    loss_curve,
+)
+from app.jobs import Job
+from app.kept import show_kept
+from app.planfiles import write_plan
+from app.registries import jobs
+from app.trainingdata import check_training_data
+from app.trainings import Settings, Stopped, arguments, finished, joined, save_folder, stopped_at
+from app.views.compare import BANDS
+from app.waiting import loaded_workspace
+from app.words import WORDS
+from app.workspace import MAX_ROWS, Workspace
+from qbert_core.errors import InputError
+from qbert_core.quantization import plan_size, sites_of
+from qbert_core.quantization.plan import parse_plan
+from qbert_core.tasks.interval import wilson
+from qbert_core.training import recipe_for
+
+POLL = 0.5
+"""Seconds between looks at a training under way."""
+
+
+STYLE = "<style>.st-key-finetune-status{min-height:3.1rem;justify-content:center}</style>"
+
+
+def page() -> None:
+    st.title("Finetune")
+    st.html(STYLE)
+    workspace = loaded_workspace()
+    if workspace is None:
+        return
+    plan = state.tuning(workspace).plan
+    size = plan_size(workspace.checkpoint.config, plan)
+    st.caption(
+        f"Quantization-aware: every step runs the model with the bits of the session's plan, `{_plain(plan.name)}` "
+        f"({size.effective_bits:.2f} bits a weight, {size.compression:.1f} times smaller), and moves the "
+        "weights under them. Another plan: page *Bits*."
+    )
+    settings = _controls(workspace)
+    folder = save_folder(workspace, settings, date.today())
+    wanted = arguments(workspace, settings, folder)
+    job = _shown(wanted)
+    _start_or_cancel(workspace, settings, folder, wanted, job)
+    running = job is not None and job.active
+
+    @st.fragment(run_every=POLL if running else None)
+    def draw() -> None:
+        if running and job and not job.active:
+            st.rerun()
+        shown = folder if job is None else Path(_option(job, "--save"))
+        with st.container(key="finetune-status"):  # there even when empty: what is below must not jump
+            _status(job, shown, wanted)
+        _results(workspace, settings, job, shown)
+
+    draw()
+
+
+def _controls(workspace: Workspace) -> Settings:
+    """What to train on, and how; the paper's recipe for the task unless changed."""
+    task = workspace.task.name
+    recipe = recipe_for(task, quantized=True)
+    data, rows, epochs, rate, batch, seed = st.columns(
+        [3, 1.5, 1.1, 1.5, 1.2, 1.1], vertical_alignment="bottom", gap="small"
+    )
+    default = "demo" if workspace.source.data == "demo" else ""
+    train = data.text_input(
+        "Training data", st.session_state.get("train", default), placeholder="a .parquet .csv .json file",
+        help="demo (600 reviews), a file with the task's columns, or hub:NAME[/CONFIG]:SPLIT",
+    ).strip()  # fmt: skip
+    limit = rows.number_input(
+        "First rows", 1, MAX_ROWS, None, placeholder="all", key="finetune-rows", persist_state="session",
+        help="Of the training data; empty: all. Measured is on all rows of the session's data.",
+    )  # fmt: skip
+    count = epochs.number_input(
+        "Epochs", 1, 1000, recipe.epochs, key=f"finetune-epochs-{task}", persist_state="session",
+        help=f"The paper's for this task: {recipe.epochs}",
+    )  # fmt: skip
+    lr = rate.number_input(
+        "Learning rate", 0.0, 1.0, recipe.lr, format="%.1e", step=1e-6, key=f"finetune-lr-{task}",
+        persist_state="session", help=f"At its peak, after the warm-up. The paper's for this task: {recipe.lr:g}",
+    )  # fmt: skip
+    size = batch.number_input(
+        "Batch size", 1, 4096, recipe.batch_size, key=f"finetune-batch-{task}", persist_state="session",
+        help=f"The paper's for this task: {recipe.batch_size}",
+    )  # fmt: skip
+    start = seed.number_input("Seed", 0, 2**31, 0, key="finetune-seed", persist_state="session")
+    plan = state.tuning(workspace).plan
+    return Settings(plan, train, limit and int(limit), int(count), float(lr), int(size), int(start))
+
+
+def _start_or_cancel(
+    workspace: Workspace, settings: Settings, folder: Path, wanted: list[str], job: Job | None
+) -> None:
+    where, go = st.columns([5, 1.4], vertical_alignment="bottom", gap="small")
+    shown = folder if job is None or not job.active else Path(_option(job, "--save"))
+    with where:
+        st.caption("The finetuned model is saved in")
+        st.code(str(shown), language=None)
+    if job and job.active:
+        if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-finetune"):
+            job.cancel()
+            st.rerun()
+    elif go.button(
+        "Start", icon=":material/play_arrow:", type="primary", width="stretch", key="start-finetune"
+    ):  # fmt: skip
+        _start(workspace, settings, wanted)
+
+
+def _start(workspace: Workspace, settings: Settings, wanted: list[str]) -> None:
+    try:
+        check_training_data(workspace, settings.train)
+        if not any(entry.quantized for entry in settings.plan.sites.values()):
+            raise InputError("This plan quantizes nothing: choose bits below fp32 on the page Bits first.")
+        if settings.plan.digest not in {plan.digest for plan in workspace.presets}:
+            write_plan(settings.plan)
+    except InputError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    except OSError as error:
+        st.error(f"The plan could not be written for the job: {error.strerror}.")
+        return
+    st.session_state["train"] = settings.train
+    jobs().start(f"Finetune {settings.plan.name}", state.session(), wanted)
+    st.rerun()
+
+
+def _shown(wanted: list[str]) -> Job | None:
+    """The job with these arguments, else one of this model that is under way."""
+    active = (job for job in jobs().all() if job.active and job.arguments[:2] == tuple(wanted[:2]))
+    return jobs().latest(wanted) or next(active, None)
+
+
+def _option(job: Job, name: str) -> str:
+    """What the job was started with."""
+    return job.arguments[job.arguments.index(name) + 1]
+
+
+def _status(job: Job | None, folder: Path, wanted: list[str]) -> None:
+    """How far the training is, what went wrong, and where the next Start would begin."""
+    if job is not None and job.arguments != tuple(wanted):
+        st.caption("Shown below: the training under way. It has other settings than those above.")
+    if job is not None and job.state == "failed":
+        st.error(job.error or "The training failed.", icon=":material/error:")
+    if job is not None and job.active:
+        st.progress(min(job.done / job.total, 1.0) if job.total else 0.0, text=_progress(job))
+        return
+    stopped = stopped_at(folder)
+    if stopped is not None:
+        was = f"Cancelled at step {job.done} of {job.total}. " if job and job.state == "cancelled" else ""
+        st.info(
+            f"{was}A training with these settings was stopped; its last state on disk is that after step "
+            f"{stopped.step} (epoch {stopped.epoch:.1f}). Start goes on from there."
+        )
+    elif job is not None and job.state == "cancelled":
+        st.info(
+            f"Cancelled at step {job.done} of {job.total}, before the first state was written (there is one a "
+            "minute and one an epoch): Start begins anew."
+            if job.total
+            else "Cancelled before the first step."
+        )
+    elif job is not None and job.state == "done":
+        st.caption(
+            f"Finished: {_option(job, '--epochs')} epochs in {job.result['seconds']:.0f} s, saved in the folder above."
+        )
+    elif job is None and finished(folder):
+        st.caption("These settings were trained before: below is what came of it. Start trains them again.")
+
+
+def _progress(job: Job) -> str:
+    point = job.partial
+    if not point:
+        return "Loading model and data, and measuring the plan before finetuning …"
+    text = f"Step {job.done} of {job.total}, epoch {point['epoch']:.2f} of {_option(job, '--epochs')}, "
+    text += f"loss {fmt_loss(point['loss'])}"
+    left = point["eta_seconds"]
+    if left > 0:
+        text += f", about {left:.0f} s to go" if left < 100 else f", about {left / 60:.0f} min to go"
+    return text
+
+
+def _results(workspace: Workspace, settings: Settings, job: Job | None, folder: Path) -> None:
+    report = (job.result if job is not None else finished(folder)) or None
+    epochs, lr = settings.epochs, settings.lr
+    if job is not None:
+        epochs, lr = int(_option(job, "--epochs")), float(_option(job, "--lr"))
+    points = _points(job, report, stopped_at(folder))
+    metric, label = workspace.task.metric, WORDS[workspace.task.name].metric
+    before = report["before"][metric] if report and "before" in report else None
+    fp32 = report["baseline"][metric] if report and "baseline" in report else None
+    dark = state.dark()
+    left, right = st.columns(2, gap="medium")
+    with left:
+        show_kept(
+            "training-loss", (points, epochs, lr, dark),
+            lambda: loss_curve(points, epochs=epochs, lr=lr, dark=dark),
+        )  # fmt: skip
+    with right:
+        show_kept(
+            "training-metric",
+            ([p for p in points if metric in p], epochs, metric, before, fp32, dark),
+            lambda: epoch_metric(
+                points, epochs=epochs, metric=metric, metric_label=label, before=before, fp32=fp32,
+                band=BANDS.get(workspace.task.name, (0.0, 1.0)), dark=dark,
+            ),
+        )  # fmt: skip
+    if report:
+        _outcome(workspace, report, folder)
+
+
+def _points(
+    job: Job | None, report: dict[str, Any] | None, stopped: Stopped | None
+) -> list[dict[str, float]]:
+    """The whole curve: what a finished training says, else the state on disk and what came since."""
+    if report:
+        return list(report["curve"])
+    return joined(stopped.curve if stopped else (), job.points if job is not None else ())
+
+
+def _outcome(workspace: Workspace, report: dict[str, Any], folder: Path) -> None:
+    """fp32, before and after, on the same examples; and the way to go on with the finetuned model."""
+    words = WORDS[workspace.task.name]
+    metric, n = workspace.task.metric, f"n = {fmt_count(report['n'])}"
+    fp32, before, after = (report[k].get(metric) for k in ("baseline", "before", "metrics"))
+    lost, back = fp32 - before, after - before
+    share = f"of {fmt_signed_points(-lost)} by quantizing" if lost > 0 else "nothing was lost by quantizing"
+    others = [name for name in report["metrics"] if name != metric]
+    items = [
+        Card(f"{words.metric}, fp32", fmt_percent(fp32), (_interval(metric, fp32, report["n"]), n)),
+        Card("Plan, before", fmt_percent(before), (_interval(metric, before, report["n"]), n)),
+        Card(
+            "Plan, finetuned",
+            fmt_percent(after),
+            (
+                f"95 %: {fmt_interval(*report['interval'])}, {n}",
+                *(f"{name.replace('_', ' ')} {fmt_percent(report['metrics'][name])}" for name in others),
+            ),
+        ),
+        Card("Finetuning changed", fmt_signed_points(back), (share, f"in {report['seconds']:.0f} s")),
+    ]
+    said = (
+        f"{_plain(report['plan']['name'])}: measured on all {fmt_count(report['n'])} {words.many} of the data, "
+        f"finetuned on {fmt_count(report['train']['examples'])}"
+    )
+    st.html(cards(items, outdated=False, state=said, plan=report["plan_digest"], n=report["n"]))
+    go, note = st.columns([2, 5], vertical_alignment="center", gap="small")
+    if go.button(
+        "Work with the finetuned model", icon=":material/model_training:", width="stretch", key="use-finetuned",
+        disabled=not folder.is_dir(),
+    ):  # fmt: skip
+        sites = sites_of(workspace.checkpoint.config)
+        plan = parse_plan(report["plan"], sites, "training.json")
+        state.work_with(replace(workspace.source, model=str(folder)), plan)
+        st.session_state["go_to_bits"] = True
+        st.rerun()
+    note.caption(
+        "Loads it in place of this model, with its plan and the activation ranges it was trained with. Its fp32 "
+        "numbers are then those of the trained weights."
+    )
+
+
+def _interval(metric: str, value: float, n: int) -> str:
+    """The 95 % interval of an accuracy; that of an F1 needs the answers, which the report does not hold."""
+    if metric != "accuracy":
+        return f"95 %: {MISSING}"
+    return f"95 %: {fmt_interval(*wilson(round(value * n), n))}"
+
+
+def _plain(text: str) -> str:
+    """A plan's name, which may come from a link, fit to stand between backticks."""
+    return " ".join(text.replace("`", "").split())
