@@ -20,7 +20,7 @@ st.set_page_config(
 )
 
 from app.sidebar import sidebar  # noqa: E402
-from app.views import bits, compare, finetune, landscape, sensitivity  # noqa: E402
+from app.views import attention, bits, compare, examples, finetune, landscape, sensitivity  # noqa: E402
 
 STYLE = """<style>
 .block-container{padding:2.6rem 1.6rem 3rem;max-width:1500px}
@@ -34,6 +34,10 @@ bits_page = st.Page(bits.page, title="Bits", icon=":material/tune:", url_path="b
 sensitivity_page = st.Page(
     sensitivity.page, title="Sensitivity", icon=":material/insights:", url_path="sensitivity"
 )
+attention_page = st.Page(
+    attention.page, title="Attention", icon=":material/visibility:", url_path="attention"
+)
+examples_page = st.Page(examples.page, title="Examples", icon=":material/rule:", url_path="examples")
 compare_page = st.Page(compare.page, title="Compare", icon=":material/compare_arrows:", url_path="compare")
 landscape_page = st.Page(
     landscape.page, title="Loss landscape", icon=":material/landscape:", url_path="landscape"
@@ -43,12 +47,14 @@ finetune_page = st.Page(
 )
 page = st.navigation(
     {
-        "Tune": [bits_page, sensitivity_page],
+        "Tune": [bits_page, sensitivity_page, attention_page, examples_page],
         "Experiments": [compare_page, landscape_page, finetune_page],
     }
 )
 if st.session_state.pop("go_to_bits", False):
     st.switch_page(bits_page)
+if st.session_state.pop("go_to_attention", False):
+    st.switch_page(attention_page)
 st.html(STYLE)
 sidebar()
 page.run()

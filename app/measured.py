@@ -1,0 +1,59 @@
+"""What pages share that look at the current plan's evaluation: the newest numbers, current or outdated."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+import streamlit as st
+
+from app.figures import fmt_count
+from app.registries import live
+from app.words import WORDS
+from app.workspace import Workspace
+from qbert_core.evaluation import Evaluation
+from qbert_core.quantization import Plan
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation and whether it is an earlier plan's; None before the first numbers of all."""
+
+    result: Evaluation | None
+    outdated: bool
+    error: str | None
+
+
+def measured(workspace: Workspace, plan: Plan) -> Measured:
+    """The plan's numbers so far, else those shown last in this session on any page."""
+    result = live().result(workspace, plan)
+    if result is None:
+        result = st.session_state.get("shown", {}).get(workspace.key)
+    else:
+        st.session_state["shown"] = {workspace.key: result}
+    outdated = result is None or result.plan.digest != plan.digest
+    return Measured(result, outdated, live().error(workspace, plan))
+
+
+def measured_words(workspace: Workspace, now: Measured) -> str:
+    """Which plan's numbers these are, and how many examples of it are measured."""
+    words, result = WORDS[workspace.task.name], now.result
+    if result is None:
+        return f"Measuring the first {words.many} …"
+    if now.outdated:
+        return "Outdated: numbers of the plan before. Measuring the new one …"
+    if result.complete:
+        return f"{result.plan.name}: all {fmt_count(result.n)} {words.many} measured"
+    return f"{result.plan.name}: {fmt_count(result.n)} of {fmt_count(result.total)} {words.many} so far …"
+
+
+def state_line(workspace: Workspace, now: Measured) -> None:
+    """Say so in a line, where no cards do."""
+    if now.error:
+        st.error(now.error, icon=":material/error:")
+    kind, result = "outdated" if now.outdated else "current", now.result
+    st.html(
+        "<style>.state{font-size:.8rem;min-height:1.4em}</style>"
+        f'<div class="state" data-state="{kind}" data-plan="{result.plan.digest if result else ""}" '
+        f'data-n="{result.n if result else 0}" aria-live="polite">{html.escape(measured_words(workspace, now))}</div>'
+    )

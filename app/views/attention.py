@@ -1,0 +1,312 @@
+"""Attention: where a head of the current plan looks, and where it looked in fp32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from app import state
+from app.figures import (
+    WINDOW,
+    LayerKL,
+    attention_maps,
+    fmt_count,
+    fmt_kl,
+    kl_by_layer,
+    kl_heatmap,
+    layer_label,
+)
+from app.inspections import Example, Look
+from app.items import item_of
+from app.kept import show_kept
+from app.looking import look_at
+from app.measured import measured, state_line
+from app.registries import inspections, live
+from app.views.answers import answers_html, inspected
+from app.views.typed import typed_form
+from app.waiting import loaded_workspace
+from app.words import WORDS
+from app.workspace import Workspace
+from qbert_core.evaluation import Evaluation
+from qbert_core.quantization import Plan
+
+POLL = 0.15  # seconds between looks at what is being computed
+POLL_PRESETS = 1.0
+FIRST_LOOK = 0.25  # how long the page waits for an answer before it is drawn without it
+LISTED = 300  # sentences to choose from; flipped ones come first
+BITS = (8, 4, 3, 2)
+FROM_DATA, TYPED = "From the data", "Type your own"
+
+
+@dataclass
+class Chosen:
+    """What this session looks at, on one workspace: 0-based layer and head, and a row of the data."""
+
+    layer: int
+    head: int
+    row: int | None = None  # None until one is chosen or known to have flipped
+    start: int = 0  # first token shown
+
+
+def page() -> None:
+    st.title("Attention")
+    workspace = loaded_workspace()
+    if workspace is None:
+        return
+    current = state.tuning(workspace)
+    plan = current.plan
+    live().want(state.session(), workspace, plan)
+    chosen = _chosen(workspace)
+    left, right = st.columns([37, 63], gap="medium")
+    with left:
+        example = _choose(workspace, plan, chosen)
+        answer = st.container()
+    more = {"layer": str(chosen.layer + 1), "head": str(chosen.head + 1)}
+    if isinstance(example, int):
+        more["row"] = str(example)
+    state.write_link(current, **more)
+    with right:
+        _heatmap(workspace, plan, chosen)
+    look = None
+    if example is not None:
+        look = look_at(workspace, plan, example, (chosen.layer,))
+        if look:
+            with answer:
+                _answers(workspace, example, look)
+    _maps(workspace, plan, look, chosen)
+    _methods(workspace)
+
+
+def look_at_row(workspace: Workspace, row: int) -> None:
+    """Go to this page, to a row of the data."""
+    chosen = _chosen(workspace)
+    chosen.row, chosen.start = row, 0
+    st.session_state["attention-from"] = FROM_DATA
+    st.session_state["go_to_attention"] = True
+
+
+def look_at_typed() -> None:
+    """Go to this page, to the text typed last."""
+    st.session_state["attention-from"] = TYPED
+    st.session_state["go_to_attention"] = True
+
+
+def _chosen(workspace: Workspace) -> Chosen:
+    """The session's choice for this workspace; at first the link's."""
+    kept: dict[str, Chosen] = st.session_state.setdefault("attention", {})
+    if workspace.key not in kept:
+        first = {name: _number(name) for name in ("layer", "head", "row")} if not kept else {}
+        config, rows = workspace.checkpoint.config, len(workspace.examples)
+        layer, head, row = first.get("layer"), first.get("head"), first.get("row")
+        kept[workspace.key] = Chosen(
+            layer - 1 if layer and layer <= config.layers else 0,
+            head - 1 if head and head <= config.heads else 0,
+            row if row is not None and row < rows else None,
+        )
+    return kept[workspace.key]
+
+
+def _number(name: str) -> int | None:
+    text = st.query_params.get(name, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
+def _choose(workspace: Workspace, plan: Plan, chosen: Chosen) -> Example | None:
+    """The widgets of the left column; returns the example they say, None before one is typed."""
+    words, config = WORDS[workspace.task.name], workspace.checkpoint.config
+
+    def picked(key: str, name: str) -> None:
+        setattr(chosen, name, st.session_state[key])
+
+    layer, head = st.columns(2, gap="small")
+    for column, label, name, options in (
+        (layer, "Layer", "layer", range(config.layers)),
+        (head, "Head", "head", range(config.heads)),
+    ):
+        key = f"attention-{name}"
+        st.session_state[key] = getattr(chosen, name)  # a click on the heatmap changes it as well
+        column.selectbox(
+            label, options, key=key, on_change=picked, args=(key, name),
+            format_func=layer_label if name == "layer" else lambda number: str(number + 1),
+        )  # fmt: skip
+    st.session_state.setdefault("attention-from", FROM_DATA)
+    way = st.segmented_control(
+        f"{words.one.capitalize()} looked at", [FROM_DATA, TYPED], required=True, key="attention-from",
+        persist_state="session",
+    )  # fmt: skip
+    if way == TYPED:
+        return typed_form(workspace, "attention")
+    result = live().result(workspace, plan)
+    flips = [flip.index for flip in result.flips] if result else []
+    if chosen.row is None and (flips or (result and result.complete)):
+        chosen.row = flips[0] if flips else 0
+    row = chosen.row or 0
+    _rows(workspace, flips, row, chosen)
+    return row
+
+
+def _rows(workspace: Workspace, flips: list[int], row: int, chosen: Chosen) -> None:
+    """The list of sentences."""
+    words, rows = WORDS[workspace.task.name], len(workspace.examples)
+    listed = _first(LISTED, [*flips[: LISTED - 1], row, *range(min(rows, LISTED))])
+    changed = set(flips)
+    key = "attention-row"
+    st.session_state[key] = row
+
+    def pick() -> None:
+        chosen.row, chosen.start = st.session_state[key], 0
+        inspections().forget_errors()
+
+    st.selectbox(
+        words.one.capitalize(), listed, key=key, on_change=pick, label_visibility="collapsed",
+        format_func=lambda i: f"{'changed: ' if i in changed else ''}{i + 1}. {item_of(workspace, i).line}",
+        help=f"The {words.many} whose answer the plan changes come first",
+    )  # fmt: skip
+    flipped = f"{fmt_count(len(flips))} {words.many if len(flips) != 1 else words.one}"
+    text = f"The plan changes the answer to {flipped}" + ("; listed first." if flips else ".")
+    if rows > len(listed):
+        text += f" Listed: {fmt_count(len(listed))} of {fmt_count(rows)}."
+    st.caption(text)
+
+
+def _first(most: int, numbers: list[int]) -> list[int]:
+    """The first `most` different ones."""
+    return list(dict.fromkeys(numbers))[:most]
+
+
+def _heatmap(workspace: Workspace, plan: Plan, chosen: Chosen) -> None:
+    """The same figure as on Bits, of the same numbers."""
+    running = not live().settled(workspace, plan)
+    if running:
+        live().wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
+
+    def clicked() -> None:
+        points = st.session_state["attention-kl"]["selection"]["points"]
+        cell = points[0].get("customdata") if points else None
+        if cell:
+            st.session_state["attention-clicked"] = (int(cell[0]), int(cell[1]))
+        # a second click on a cell takes its selection away: it is meant all the same
+        chosen.layer, chosen.head = st.session_state.get("attention-clicked", (chosen.layer, chosen.head))
+        st.session_state["attention-click"] = True
+
+    @st.fragment(run_every=POLL if running else None)
+    def draw() -> None:
+        now = measured(workspace, plan)
+        state_line(workspace, now)
+        st.markdown("###### Attention KL from fp32, by layer and head: click a cell")
+        kl = (now.result.attention_kl if now.result else None) or ()
+        selected = (chosen.layer, chosen.head)
+        dark = state.dark()
+        shown = now.result and (now.result.plan.digest, now.result.complete, int(now.result.seconds))
+        show_kept(
+            "attention-kl",
+            (workspace.key, shown, now.outdated, selected, dark),
+            lambda: kl_heatmap(kl, dark=dark, outdated=now.outdated, selected=selected),
+            on_select=clicked,
+        )
+        if st.session_state.pop("attention-click", False) or (running and live().settled(workspace, plan)):
+            st.rerun()
+
+    draw()
+
+
+def _answers(workspace: Workspace, example: Example, look: Look) -> None:
+    if look.inspection is None:
+        st.error(look.error or "", icon=":material/error:")
+        return
+    head, labels = workspace.task.head, workspace.examples.labels
+    item = item_of(workspace, example)
+    st.html(answers_html(head, labels, item, inspected(look.inspection), dark=state.dark()))
+
+
+def _maps(workspace: Workspace, plan: Plan, look: Look | None, chosen: Chosen) -> None:
+    seen = look.inspection if look else None
+    st.markdown(f"###### {layer_label(chosen.layer)}, head {chosen.head + 1}: what each token looks at")
+    dark, name = state.dark(), plan.name
+    if seen is None:
+        shown = st.session_state.get("figure attention-maps")
+        if look is None and shown is not None:  # the last one stands until the next is there
+            st.caption("Outdated: computing the new maps …")
+            show_kept("attention-maps", shown[0], lambda: shown[1])
+        else:
+            st.caption("\N{NO-BREAK SPACE}")
+            show_kept("attention-maps", dark, lambda: attention_maps([], [], [], plan=name, dark=dark))
+        return
+    tokens = seen.tokens
+    most = max(0, len(tokens) - WINDOW)
+    chosen.start = min(chosen.start, most)
+    st.caption(_words(workspace, seen.kl[chosen.layer][chosen.head], len(tokens), chosen, seen.windows))
+    if most:
+        key = "attention-start"
+        st.session_state[key] = chosen.start + 1
+
+        def moved() -> None:
+            chosen.start = st.session_state[key] - 1
+
+        st.slider("First token shown", 1, most + 1, key=key, on_change=moved)
+    before, after = (maps[chosen.head] for maps in seen.attention[chosen.layer])
+    content = (plan.digest, name, tokens, after.tobytes(), chosen.layer, chosen.head, chosen.start, dark)
+    show_kept(
+        "attention-maps",
+        content,
+        lambda: attention_maps(before, after, tokens, plan=name, dark=dark, start=chosen.start),
+    )
+
+
+def _words(workspace: Workspace, kl: float, tokens: int, chosen: Chosen, windows: int) -> str:
+    one = WORDS[workspace.task.name].one
+    text = f"KL of this head on this {one}: {fmt_kl(float(kl), unit=True)}. {tokens} tokens"
+    if windows > 1:
+        text += f" in the part of the paragraph (one of {windows}) that fp32 answers from"
+    if tokens > WINDOW:
+        text += (
+            f"; shown are {chosen.start + 1} to {chosen.start + WINDOW}, as queries and as keys. "
+            f"A row of all {tokens} sums to 1"
+        )
+    return text + "."
+
+
+def _methods(workspace: Workspace) -> None:
+    """Q-BERT against DirectQ: presets, which are measured when no plan waits."""
+    words, pick = st.columns([7, 4], vertical_alignment="bottom", gap="medium")
+    words.markdown("###### Q-BERT (128 groups) against DirectQ (1 range a matrix): attention KL by layer")
+    bits = pick.segmented_control(
+        "Bits", BITS, default=4, required=True, key="attention-bits", persist_state="session",
+        format_func=lambda count: f"{count} bits", label_visibility="collapsed",
+    )  # fmt: skip
+    pair = [plan for plan in workspace.presets if plan.name in (f"qbert-{bits}", f"directq-{bits}")]
+    pair.sort(key=lambda plan: plan.name, reverse=True)
+    waiting = not all(live().settled(workspace, plan) for plan in pair)
+
+    @st.fragment(run_every=POLL_PRESETS if waiting else None)
+    def draw() -> None:
+        results = [live().result(workspace, plan) for plan in pair]
+        lines = [LayerKL(plan.name, _means(result)) for plan, result in zip(pair, results, strict=True)]
+        dark, layers = state.dark(), workspace.checkpoint.config.layers
+        show_kept(
+            "methods-kl",
+            (workspace.key, lines, dark),
+            lambda: kl_by_layer(lines, layers=layers, dark=dark),
+        )
+        errors = [error for plan in pair if (error := live().error(workspace, plan))]
+        for error in errors:
+            st.error(error, icon=":material/error:")
+        if waiting and all(live().settled(workspace, plan) for plan in pair):
+            st.rerun()
+        elif waiting:
+            st.caption("Measuring: presets have their turn when no plan of yours waits …")
+        elif all(line.kl for line in lines):
+            many = WORDS[workspace.task.name].many
+            st.caption(
+                f"Mean over the heads of a layer and over {fmt_count(len(workspace.examples))} {many}."
+            )
+
+    draw()
+
+
+def _means(result: Evaluation | None) -> list[float]:
+    """Mean KL of every layer's heads once all examples are measured."""
+    if result is None or not result.complete:
+        return []
+    return [sum(heads) / len(heads) for heads in result.attention_kl or ()]
