@@ -172,14 +172,17 @@ def sweep(
     """Measure every variant on `examples`, then with `finetuning` every variant trained, seed by seed.
 
     The first variant must be the fp32 model: every row is compared with it. `ranges` are the frozen
-    activation ranges of plans that are not finetuned. `seed` draws the bootstrap; nothing
-    that is measured depends on it.
+    activation ranges of plans that are not finetuned. `seed` draws the bootstrap; nothing that is
+    measured depends on it.
 
     A plan that comes twice is measured once. Each measurement goes to `store` when it is finished and is
     taken from there by the next sweep that asks for it; a training that was killed goes on from its
-    state in a folder beside the store. A store that fails costs only the resuming: `warn` gets one
-    line. `events` gets (rows done, rows in all, {"rows": .., "running": ..}), the rows without
-    their heavy parts.
+    state in a folder beside the store. A store that fails costs only the resuming: `warn` gets one line.
+
+    With `attention` every row has its attention KL; a finetuned row always has. `events` gets (rows
+    done, rows in all, {"rows": .., "running": ..}), the rows without their heavy parts.
+
+    Raises `Cancelled` when `events` says so, and what `train` and the evaluation raise.
     """
     events = events or Silent()
     bench = _Bench(checkpoint, task, examples, ranges, _Kept(store, warn), attention, train)
@@ -264,7 +267,9 @@ class _Bench:
             "plan": plan.digest,
             "finetuning": trained and {"train": trained.train.fingerprint, **asdict(trained.recipe)},
         }
-        key = unit_key("sweep-measurement", **question, ranges=self._ranges.digest, attention=self._attention)
+        # a training is not repeated because attention is asked for later: it always has it
+        attention = self._attention or trained is not None
+        key = unit_key("sweep-measurement", **question, ranges=self._ranges.digest, attention=attention)
         measured = self._kept.get(key)
         if measured is None:
             started = time.perf_counter()
@@ -278,7 +283,7 @@ class _Bench:
                 except InputError:
                     if folder is None or not resumed:
                         raise
-                    # a state that cannot be used (damaged, of another device) must not block the row for ever
+                    # a state of no use (damaged, of another device) must not block the row for ever
                     discard_state(folder)
                     found = self._train_and_evaluate(plan, trained, folder, events)
             measured = self._measurement(found, time.perf_counter() - started)
@@ -311,7 +316,7 @@ class _Bench:
         evaluator = Evaluator(  # for one plan: nothing to keep for the next
             result.checkpoint, self._task, self._examples, ranges, cache_bytes=0, reference=self._checkpoint
         )
-        return evaluator.evaluate(plan, attention=self._attention, events=events)
+        return evaluator.evaluate(plan, events=events)
 
     def _measurement(self, found: Evaluation, seconds: float) -> Measurement:
         right = grades(self._task, found.predictions, self._examples)[:, 0] == 1

@@ -216,6 +216,10 @@ def test_finished_rows_come_from_the_store_and_only_for_the_same_question(tiny, 
     # the seed of the bootstrap asks nothing of the model
     moved = run(variants, finetuning=once, train=never, seed=9)
     assert [row.measured for row in moved] == [row.measured for row in rows]
+    # attention asked for later is no reason to train again
+    late = run(variants, finetuning=once, train=never, attention=True)
+    assert [row.measured for row in late[3:]] == [row.measured for row in rows[3:]]
+    assert all(row.measured.attention_kl is not None for row in late)
 
 
 class StopAt(Silent):
