@@ -121,7 +121,7 @@ def save(
         "command": f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".strip(),
         "date": began[0].isoformat(timespec="seconds"),
         "minutes": round((datetime.now(UTC) - began[0]).total_seconds() / 60, 1),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": facts(),
         "load_average": {"before": began[1], "after": load_average()},
         "cores_taken_by_others": {"median": statistics.median(kept), "max": max(kept)},
@@ -144,7 +144,8 @@ def begin() -> tuple[datetime, list[float]]:
     return datetime.now(UTC), load_average()
 
 
-def _commit() -> str:
+def commit() -> str:
+    """What is checked out."""
     command = ["git", "describe", "--always", "--dirty"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
@@ -152,6 +153,14 @@ def _commit() -> str:
 
 def _json(document: dict[str, Any]) -> str:
     """Indented, a sample a line, numbers with six digits."""
-    rounded = json.loads(json.dumps(document), parse_float=lambda text: float(f"{float(text):.6g}"))
-    samples = ",\n".join("    " + json.dumps(s) for s in rounded.pop("samples"))
-    return json.dumps(rounded, indent=1)[:-2] + f',\n "samples": [\n{samples}\n ]\n}}\n'
+    short = rounded(document)
+    samples = ",\n".join("    " + json.dumps(s) for s in short.pop("samples"))
+    return json.dumps(short, indent=1)[:-2] + f',\n "samples": [\n{samples}\n ]\n}}\n'
+
+
+def rounded(document: dict[str, Any]) -> dict[str, Any]:
+    """JSON with numbers of six digits."""
+    made: dict[str, Any] = json.loads(
+        json.dumps(document), parse_float=lambda text: float(f"{float(text):.6g}")
+    )
+    return made

@@ -29,7 +29,13 @@ def render(document: dict[str, Any]) -> str:
             _row(["---"] * len(table["columns"])),
         ]
         lines += [_row([_cell(cell) for cell in row]) for row in table["rows"]]
-    machine, others = document["machine"], document["cores_taken_by_others"]
+    machine, others = document["machine"], document.get("cores_taken_by_others")
+    if others is None:  # no times were measured
+        lines += [
+            "",
+            f"`{document['command']}` on {document['date'][:10]}: {machine['cpu']}, torch {machine['torch']}.",
+        ]
+        return "\n".join(lines).strip() + "\n"
     lines += [
         "",
         f"`{document['command']}` on {document['date'][:10]}, {document['minutes']:g} min: {machine['cpu']}, "
