@@ -483,7 +483,7 @@ def save_and_measure(
 
     from qbert_core.checkpoints import load_checkpoint, save_checkpoint
     from qbert_core.quantization.trained import load_trained, remove_trained, save_trained
-    from qbert_core.training.finetune import measure
+    from qbert_core.training.measure import measure
 
     remove_trained(folder)  # an earlier one's ranges must not meet these weights
     save_checkpoint(checkpoint, folder, getattr(torch, dtype))

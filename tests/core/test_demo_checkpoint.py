@@ -10,7 +10,7 @@ import pytest
 from qbert_core.checkpoints import Checkpoint, demo_folder, load_checkpoint
 from qbert_core.tasks import task_named
 from qbert_core.tasks.data import read_table
-from qbert_core.training.finetune import measure
+from qbert_core.training.measure import measure
 
 FOLDER = demo_folder()
 

@@ -20,7 +20,8 @@ from qbert_core.errors import Cancelled, InputError
 from qbert_core.runtime.events import Flag, Silent
 from qbert_core.tasks import Examples, task_named
 from qbert_core.training import Recipe, average, finetune
-from qbert_core.training.finetune import _epoch, _linear, measure
+from qbert_core.training.measure import measure
+from qbert_core.training.steps import _epoch, _linear
 from tests.tiny import make_tiny
 
 TASK = task_named("sst2")

@@ -54,8 +54,7 @@ from qbert_core.quantization.trained import (
 )
 from qbert_core.runtime.events import Silent
 from qbert_core.tasks import TASKS, Batch, Examples, collate, task_named
-from qbert_core.training import Recipe, discard_state, finetune, recipe_for
-from qbert_core.training import finetune as finetune_function
+from qbert_core.training import Recipe, discard_state, finetune, recipe_for, steps
 from qbert_core.training.quantized import TrainedPlan
 from tests.tiny import WORDS, make_tiny
 
@@ -168,10 +167,10 @@ def test_an_inputs_value_is_the_evaluations_and_its_gradient_the_clamps(low, hig
     x = torch.from_numpy(data).requires_grad_()
     made = fake_quantize_input(x, scale, zero, 255)
     made.backward(torch.from_numpy(g))
-    steps = data / np.float32(scale)
-    codes = np.clip(np.rint(steps) + np.float32(zero), 0, 255)
+    unrounded = data / np.float32(scale)
+    codes = np.clip(np.rint(unrounded) + np.float32(zero), 0, 255)
     np.testing.assert_array_equal(made.detach().numpy(), (codes - np.float32(zero)) * np.float32(scale))
-    np.testing.assert_array_equal(x.grad.numpy(), g * ((-zero <= steps) & (steps <= 255 - zero)))
+    np.testing.assert_array_equal(x.grad.numpy(), g * ((-zero <= unrounded) & (unrounded <= 255 - zero)))
 
 
 @QUICK
@@ -494,8 +493,7 @@ def test_progress_tells_step_epoch_loss_rate_time_left_and_the_metric_after_each
 
 
 def test_where_steps_are_slow_points_come_by_time(base, examples, plan, monkeypatch):
-    module = sys.modules[finetune_function.__module__]
-    monkeypatch.setattr(module, "POINT_SECONDS", 0.0)
+    monkeypatch.setattr(steps, "POINT_SECONDS", 0.0)
     found = finetune(base, TASK, examples, examples, replace(RECIPE, epochs=1, log_every=1000), plan=plan)
     assert [point["step"] for point in found.curve] == [1, 2, 3, 4, 5, 6]
 
@@ -636,9 +634,9 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(base, tmp_path):
         reached = max([reached, int(line), *rest])
         process.stdout.close()
     last = start("state", "killed.safetensors")
-    steps = [int(line) for line in last.stdout]
+    rest = [int(line) for line in last.stdout]
     assert last.wait() == 0
-    assert not steps or steps[0] >= reached  # the last state is at most a step old
+    assert not rest or rest[0] >= reached  # the last state is at most a step old
     weights = [load_file(tmp_path / name) for name in ("whole.safetensors", "killed.safetensors")]
     assert all(torch.equal(w, weights[1][name]) for name, w in weights[0].items())
 
@@ -862,9 +860,8 @@ def test_the_same_command_goes_on_and_fresh_starts_over(capsys, finetuned, tmp_p
     ]  # fmt: skip
     whole = run(capsys, *command, str(tmp_path / "whole"))
 
-    module = sys.modules[finetune_function.__module__]
     learned: list[int] = []
-    original = module._Training.learn
+    original = steps.Training.learn
 
     def learn(self, batch):
         if len(learned) == 8:
@@ -872,7 +869,7 @@ def test_the_same_command_goes_on_and_fresh_starts_over(capsys, finetuned, tmp_p
         learned.append(self.step)
         original(self, batch)
 
-    monkeypatch.setattr(module._Training, "learn", learn)
+    monkeypatch.setattr(steps.Training, "learn", learn)
     assert main([*command, str(tmp_path / "cut")]) == 130
     monkeypatch.undo()
     monkeypatch.setenv("QBERT_HOME", str(tmp_path / "home"))
