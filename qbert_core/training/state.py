@@ -46,7 +46,7 @@ def save_state(state: TrainingState, folder: Path) -> None:
         save_file(
             {name: tensor.detach().contiguous() for name, tensor in state.tensors.items()},
             partial,
-            metadata={"training": json.dumps(document, allow_nan=False)},
+            metadata={"training": json.dumps(document)},  # clip_norm may be infinite
         )
     except SafetensorError as error:  # its name for a full disk, too
         partial.unlink(missing_ok=True)

@@ -576,6 +576,16 @@ def test_a_training_that_was_cancelled_goes_on_to_the_same_weights(
     assert not state.exists()
 
 
+def test_a_gradient_that_is_never_clipped_has_a_state_too(base, examples, plan, tmp_path):
+    recipe = replace(RECIPE, epochs=1, clip_norm=math.inf)
+    undisturbed = finetune(base, TASK, examples, examples, recipe, plan=plan)
+    with pytest.raises(Cancelled):
+        finetune(base, TASK, examples, examples, recipe, Listener(4), plan=plan, resume=tmp_path)
+    found = finetune(base, TASK, examples, examples, recipe, plan=plan, resume=tmp_path)
+    for name, weight in undisturbed.checkpoint.weights.items():
+        assert torch.equal(found.checkpoint.weights[name], weight)
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
