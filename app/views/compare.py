@@ -185,7 +185,7 @@ def _own_settings(
     if experiment == "one-at-a-time":
         return Settings(experiment, train, limit, training, plan=plan)
     words = counts.text_input(
-        "Group counts", "1,heads,12,128,rows", key="compare-counts", persist_state="session",
+        "Group counts", "1,heads,128,rows", key="compare-counts", persist_state="session",
         help="Numbers, or heads (a group a head), 128-equivalent (as many rows a group as 128 groups have in "
         "BERT-base), rows (a group a row)",
     )  # fmt: skip
@@ -342,9 +342,11 @@ def _figure(
     band, label = BANDS.get(task.name, (0.0, 1.0)), WORDS[task.name].metric
     finetuning = job is not None and "--finetune" in job.arguments
     chosen, dark = st.session_state.get(chosen_key), state.dark()
-    config = workspace.checkpoint.config
+    config, running = workspace.checkpoint.config, job is not None and job.active
 
     def draw() -> Figure:
+        if not rows and running:
+            return empty_figure("The first row will be drawn here.", dark=dark, height=380)
         if experiment == "one-at-a-time":
             tuned = finetuning and any(row["finetuned"] for row in rows)
             return part_bars(rows, config.layers, finetuned=tuned, chosen=chosen, dark=dark)
@@ -363,7 +365,7 @@ def _figure(
         if points and points[0].get("customdata"):
             st.session_state[chosen_key] = points[0]["customdata"][0]
 
-    content = (workspace.key, job.arguments if job else None, len(rows), chosen, dark)
+    content = (workspace.key, job.arguments if job else None, len(rows), not rows and running, chosen, dark)
     show_kept(name, content, draw, on_select=pick)
 
 

@@ -13,6 +13,7 @@ from app import state
 from app.cards import Card, cards
 from app.figures import (
     MISSING,
+    empty_figure,
     epoch_metric,
     fmt_count,
     fmt_interval,
@@ -209,11 +210,14 @@ def _results(workspace: Workspace, settings: Settings, job: Job | None, folder: 
     before = report["before"][metric] if report and "before" in report else None
     fp32 = report["baseline"][metric] if report and "baseline" in report else None
     dark = state.dark()
+    waiting = job is not None and job.active and not points
     left, right = st.columns(2, gap="medium")
     with left:
         show_kept(
-            "training-loss", (points, epochs, lr, dark),
-            lambda: loss_curve(points, epochs=epochs, lr=lr, dark=dark),
+            "training-loss", (points, epochs, lr, waiting, dark),
+            lambda: empty_figure("The first point of the curve will be drawn here.", dark=dark, height=330)
+            if waiting
+            else loss_curve(points, epochs=epochs, lr=lr, dark=dark),
         )  # fmt: skip
     with right:
         show_kept(

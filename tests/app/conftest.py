@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from app import jobs as jobs_module
+from app import planfiles
 from app.inspections import Inspections
 from app.live import Live
 from app.workspace import Source, Workspace, open_workspace
 from qbert_core.checkpoints import Checkpoint
+from tests.app.speaker import Speaker
 
 SENTENCES = (
     "a good film , great fun",
@@ -82,3 +85,20 @@ def workspace(source: Source) -> Workspace:
     opened = open_workspace(source)
     assert len(opened.evaluator._order) > 2, "the tests need a plan to take several batches"
     return opened
+
+
+@pytest.fixture
+def speaker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Speaker:
+    made = Speaker(tmp_path)
+    made.say()
+    monkeypatch.setattr(jobs_module, "_start", made.start)
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Plan files of this test only."""
+    monkeypatch.setattr(planfiles.tempfile, "tempdir", str(tmp_path))
+    planfiles._folder.cache_clear()
+    yield
+    planfiles._folder.cache_clear()

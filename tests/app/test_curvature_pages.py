@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,78 +13,16 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import jobs as jobs_module
-from app import planfiles, registries
+from app import registries
 from app.jobs import Jobs
 from app.planfiles import plan_path, write_plan
 from app.workspace import Source, Workspace
 from qbert_core.cli import parser
 from qbert_core.quantization import Plan, sites_of
 from qbert_core.quantization.plan import parse_plan
+from tests.app.speaker import Speaker
 from tests.app.test_pages import Visit, demo, visit  # noqa: F401
 from tests.app.tools import own_plans, until
-
-# prints the lines of a file one after the other, waiting for the file `go` before the last, then writes `result`
-SPEAKER = """
-import os, sys, time
-folder, out = sys.argv[1], sys.argv[-1]
-lines = open(folder + "/lines").read().splitlines()
-for number, line in enumerate(lines, 1):
-    print(line, file=sys.stderr, flush=True)
-while not os.path.exists(folder + "/go"):
-    time.sleep(0.01)
-result = open(folder + "/result").read()
-if not result:
-    sys.exit(2)
-open(out, "w").write(result)
-"""
-
-
-class Speaker:
-    """What started jobs do: say `lines`, wait to be released, give `result`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.commands: list[list[str]] = []
-
-    def say(self, *partials: Any, total: int = 10) -> None:
-        events = [{"done": n, "total": total, "partial": p} for n, p in enumerate(partials, 1)]
-        (self.folder / "lines").write_text("\n".join(map(json.dumps, events)))
-
-    def give(self, result: Any) -> None:
-        (self.folder / "result").write_text(json.dumps(result))
-        (self.folder / "go").touch()
-
-    def hold(self) -> None:
-        """The next job waits again instead of giving the last one's result."""
-        (self.folder / "go").unlink()
-
-    def fail(self, line: str) -> None:
-        (self.folder / "lines").write_text(f"error: {line}")
-        (self.folder / "result").write_text("")
-        (self.folder / "go").touch()
-
-    def start(self, arguments: list[str]) -> subprocess.Popen[str]:
-        self.commands.append(arguments)
-        command = [sys.executable, "-S", "-c", SPEAKER, str(self.folder), *arguments]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.fixture
-def speaker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Speaker:
-    made = Speaker(tmp_path)
-    made.say()
-    monkeypatch.setattr(jobs_module, "_start", made.start)
-    return made
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Plan files of this test only."""
-    monkeypatch.setattr(planfiles.tempfile, "tempdir", str(tmp_path))
-    planfiles._folder.cache_clear()
-    yield
-    planfiles._folder.cache_clear()
 
 
 def at_page(source: Source | None, path: str) -> Visit:
