@@ -1,4 +1,4 @@
-"""How far a plan's share of right answers is from the fp32 model's, on the same examples."""
+"""How far a plan's metric is from the fp32 model's, on the same examples."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RESAMPLES = 10_000
+from qbert_core.tasks import Task, difference
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Share of examples answered right: the second model's minus the first one's.
+    """The task's main metric: the second model's minus the first one's.
 
     `interval` holds it with 95 %: a percentile bootstrap over examples (Efron 1979). An example keeps
     both its answers in a resample, so what both models find hard does not widen the interval.
@@ -20,23 +20,20 @@ class Difference:
 
     mean: float
     interval: tuple[float, float]
-    gained: int  # examples wrong before and right after
+    gained: int  # examples wrong before and right (as a whole) after
     lost: int  # right before and wrong after
 
 
-def paired_difference(before: Sequence[bool], after: Sequence[bool], seed: int) -> Difference:
-    """Compare two models on the same examples, in the same order.
+def paired_difference(
+    task: Task, before: Sequence[Sequence[float]], after: Sequence[Sequence[float]], seed: int
+) -> Difference:
+    """Compare two models by the task's grades of their answers to the same examples, in the same order.
 
-    Only three things can happen to an example (-1, 0, +1), so a resample of n examples is a draw of
-    three counts from a multinomial. Raises ValueError for unequal lengths or no examples.
+    Raises ValueError for unequal lengths or no examples.
     """
-    if not before:
-        raise ValueError("no examples to compare on")
-    pairs = list(zip(before, after, strict=True))
-    n = len(pairs)
-    gained = sum(not b and a for b, a in pairs)
-    lost = sum(b and not a for b, a in pairs)
-    generator = np.random.default_rng(seed)
-    counts = generator.multinomial(n, [gained / n, lost / n, (n - gained - lost) / n], size=RESAMPLES)
-    low, high = np.quantile((counts[:, 0] - counts[:, 1]) / n, (0.025, 0.975))
-    return Difference((gained - lost) / n, (float(low), float(high)), gained, lost)
+    if not len(before) or len(before) != len(after):
+        raise ValueError(f"{len(before)} and {len(after)} answers; expected as many, at least one")
+    first, second = np.array(before, dtype=float), np.array(after, dtype=float)
+    mean, interval = difference(task, first, second, seed=seed)
+    was, is_now = first[:, 0] == 1, second[:, 0] == 1
+    return Difference(mean, interval, int((~was & is_now).sum()), int((was & ~is_now).sum()))

@@ -20,7 +20,7 @@ from qbert_core.quantization import ActivationRanges, Plan, plan_size, sites_of
 from qbert_core.quantization.plan import FULL
 from qbert_core.runtime.events import Events, Silent
 from qbert_core.runtime.store import Store, StoreError, unit_key
-from qbert_core.tasks import Examples, Task, grades
+from qbert_core.tasks import Examples, Task
 from qbert_core.training import Recipe, TrainingResult, discard_state, finetune
 
 PACE = 0.5  # seconds between two reports from inside a row
@@ -71,7 +71,7 @@ class Measurement:
     intervals: dict[str, tuple[float, float]]  # 95 %
     main: str  # the task's main metric
     n: int
-    right: tuple[bool, ...]  # one an example, in the data's order
+    grades: tuple[tuple[float, ...], ...]  # the task's, one an example, in the data's order
     predictions: tuple[Any, ...]
     attention_kl: tuple[tuple[float, ...], ...] | None  # layers x heads, nats
     seconds: float
@@ -87,6 +87,7 @@ class Row:
     """One plan of an experiment beside the fp32 model."""
 
     experiment: str
+    task: Task
     variant: Variant
     measured: Measurement
     baseline: Measurement
@@ -121,7 +122,9 @@ class Row:
                 "interval": self.baseline.interval,
                 "intervals": self.baseline.intervals,
             },
-            "difference": asdict(paired_difference(self.baseline.right, measured.right, self.bootstrap_seed)),
+            "difference": asdict(
+                paired_difference(self.task, self.baseline.grades, measured.grades, self.bootstrap_seed)
+            ),
             "size_mb": size.size_mb,
             "weights_mb": size.weights_mb,
             "compression": size.compression,
@@ -206,6 +209,7 @@ def sweep(
             rows.append(
                 Row(
                     experiment=experiment,
+                    task=task,
                     variant=variant,
                     measured=measured[key][1],
                     baseline=measured[variants[0].plan.digest, None][1],
@@ -269,7 +273,7 @@ class _Bench:
         }
         # a training is not repeated because attention is asked for later: it always has it
         attention = self._attention or trained is not None
-        key = unit_key("sweep-measurement", **question, ranges=self._ranges.digest, attention=attention)
+        key = unit_key("graded-measurement", **question, ranges=self._ranges.digest, attention=attention)
         measured = self._kept.get(key)
         if measured is None:
             started = time.perf_counter()
@@ -319,13 +323,12 @@ class _Bench:
         return evaluator.evaluate(plan, events=events)
 
     def _measurement(self, found: Evaluation, seconds: float) -> Measurement:
-        right = grades(self._task, found.predictions, self._examples)[:, 0] == 1
         return Measurement(
             metrics=dict(found.score.metrics),
             intervals=dict(found.score.intervals),
             main=found.score.main,
             n=found.score.n,
-            right=tuple(right.tolist()),
+            grades=tuple(map(tuple, found.grades.tolist())),
             predictions=found.predictions,
             attention_kl=found.attention_kl,
             seconds=seconds,
@@ -378,7 +381,7 @@ def _measurement(value: object, store: Store) -> Measurement:
             intervals={name: (low, high) for name, (low, high) in fields["intervals"].items()},
             main=fields["main"],
             n=fields["n"],
-            right=tuple(fields["right"]),
+            grades=tuple(tuple(grade) for grade in fields["grades"]),
             predictions=tuple(fields["predictions"]),
             attention_kl=None if kl is None else tuple(tuple(row) for row in kl),
             seconds=fields["seconds"],

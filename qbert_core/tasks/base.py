@@ -209,7 +209,9 @@ class Task(Protocol):
         """The main metric from sums of n examples' grades: (resamples, numbers a grade) -> (resamples,)."""
 
 
-def difference(task: Task, before: np.ndarray, after: np.ndarray) -> tuple[float, tuple[float, float]]:
+def difference(
+    task: Task, before: np.ndarray, after: np.ndarray, *, seed: int = 0
+) -> tuple[float, tuple[float, float]]:
     """By how much the main metric of `after` exceeds that of `before`, both grades of the same examples in
     the same order, and its 95 % interval from resampling examples, each with both of its grades."""
     n, width = before.shape
@@ -219,7 +221,7 @@ def difference(task: Task, before: np.ndarray, after: np.ndarray) -> tuple[float
         return gained
 
     both = np.concatenate([before, after], axis=1)
-    return float(gain(both.sum(0)[None])[0]), bootstrap(both, gain)
+    return float(gain(both.sum(0)[None])[0]), bootstrap(both, gain, seed=seed)
 
 
 def answers(task: Task, outputs: Sequence[Any], examples: Examples) -> list[Any]:

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, norm
 
-from qbert_core.evaluation.paired import paired_difference
+from qbert_core.evaluation.paired import Difference
+from qbert_core.evaluation.paired import paired_difference as of_grades
+from qbert_core.tasks import TASKS
+
+
+def paired_difference(before: list[bool], after: list[bool], seed: int) -> Difference:
+    """Of an accuracy."""
+    graded = ([(float(right),) for right in side] for side in (before, after))
+    return of_grades(TASKS["sst2"], *graded, seed)
+
 
 answers = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300)
 
@@ -57,7 +66,15 @@ def test_equal_answers_have_no_spread_and_pairing_ignores_what_both_get_wrong() 
 
 
 def test_no_examples_and_unequal_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="no examples"):
-        paired_difference([], [], seed=0)
-    with pytest.raises(ValueError, match="shorter"):
-        paired_difference([True, False], [True], seed=0)
+    for before, after in (([], []), ([True, False], [True])):
+        with pytest.raises(ValueError, match="answers; expected as many, at least one"):
+            paired_difference(before, after, seed=0)
+
+
+def test_a_difference_of_f1_is_of_f1_and_counts_answers_right_as_a_whole() -> None:
+    before = [(1.0, 1.0), (0.0, 0.5), (0.0, 0.0)]
+    after = [(0.0, 0.4), (1.0, 1.0), (0.0, 0.6)]
+    found = of_grades(TASKS["squad"], before, after, seed=0)
+    assert found.mean == pytest.approx((2.0 - 1.5) / 3)
+    assert (found.gained, found.lost) == (1, 1)
+    assert found.interval[0] < found.mean < found.interval[1]

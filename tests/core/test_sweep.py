@@ -307,7 +307,7 @@ def test_a_damaged_row_is_computed_again(tiny, run, store, monkeypatch):
     variants = one_at_a_time(tiny.config, "sst2", None)[:2]
     expected = timeless(run(variants))
     get = Store.get
-    monkeypatch.setattr(Store, "get", lambda self, key: {**get(self, key), "right": 5})
+    monkeypatch.setattr(Store, "get", lambda self, key: {**get(self, key), "grades": 5})
     warned: list[str] = []
     assert timeless(run(variants, warn=warned.append)) == expected
     assert len(warned) == 1
@@ -366,8 +366,11 @@ def test_every_task_is_swept_with_and_without_finetuning(name, head, store, tmp_
         assert document["metrics"] == alone.score.metrics
         assert document["interval"] == list(alone.score.interval)
         assert document["n"] == len(examples) == 24
-        change = sum(flip.is_right - flip.was_right for flip in alone.flips)
-        assert document["difference"]["mean"] == pytest.approx(change / 24, abs=1e-12)
+        change = alone.score.value - alone.baseline.value
+        assert document["difference"]["mean"] == pytest.approx(change, abs=1e-12)
+        gained = sum(flip.is_right and not flip.was_right for flip in alone.flips)
+        lost = sum(flip.was_right and not flip.is_right for flip in alone.flips)
+        assert (document["difference"]["gained"], document["difference"]["lost"]) == (gained, lost)
     again = sweep(
         model, task, examples, ranges, "modules", variants, store, seed=0, attention=True,
         finetuning=Finetuning(examples, RECIPE, (0,)), warn=no_warning, train=never,
