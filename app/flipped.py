@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from app.items import Item, answer_text, item_of
+from app.items import Item, answer_text, item_of, plan_column
 from app.words import WORDS
 from app.workspace import Workspace
 from qbert_core.evaluation import Evaluation, Flip
@@ -54,8 +54,9 @@ def _contains(item: Item, wanted: str) -> bool:
 
 
 def flip_table(workspace: Workspace, flips: Sequence[Flip], plan: str) -> pd.DataFrame:
-    """A row a flip, as the page shows it: number, change, text, and the three answers."""
+    """A row a flip, as the page shows it: number, text, the three answers, change."""
     unit = WORDS[workspace.task.name].one.capitalize()
+    plan = plan_column(plan, "Row", unit, "Right", "fp32", "Change")
     rows = []
     for flip in flips:
         item = item_of(workspace, flip.index)
@@ -64,8 +65,8 @@ def flip_table(workspace: Workspace, flips: Sequence[Flip], plan: str) -> pd.Dat
             "fp32": answer_text(workspace, item, flip.before),
             plan: answer_text(workspace, item, flip.after),
         }
-        rows.append({"Row": flip.index + 1, unit: item.line, "Change": change_of(flip), **answers})
-    return pd.DataFrame(rows, columns=["Row", unit, "Change", "Right", "fp32", plan])
+        rows.append({"Row": flip.index + 1, unit: item.line, **answers, "Change": change_of(flip)})
+    return pd.DataFrame(rows, columns=["Row", unit, "Right", "fp32", plan, "Change"])
 
 
 def flip_csv(workspace: Workspace, result: Evaluation, kinds: Mapping[str, Sequence[str]]) -> str:

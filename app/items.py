@@ -58,3 +58,8 @@ def answer_text(workspace: Workspace, item: Item, answer: Any, *, whole: bool = 
         return " ".join(answer)
     found = sorted(entities(answer), key=lambda entity: entity[1])
     return ", ".join(f"{' '.join(item.words[first : last + 1])} {kind}" for kind, first, last in found)
+
+
+def plan_column(plan: str, *taken: str) -> str:
+    """The plan's name as the head of a column: people name plans as they like, also as another column."""
+    return f"{plan} (plan)" if plan in taken or not plan.strip() else plan

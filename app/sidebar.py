@@ -31,10 +31,12 @@ def _loaded(workspace: Workspace) -> None:
     )
     words = WORDS[workspace.task.name]
     st.markdown(f"**Task** {_plain(words.title)}")
-    st.caption(f"Measured: {words.metric}")
     name = "demo reviews" if workspace.source.data == "demo" else workspace.source.data.rsplit("/", 1)[-1]
     st.markdown(f"**Data** {_plain(name)}")
-    st.caption(f"n = {len(workspace.examples):,} examples, {int(workspace.examples.lengths.sum()):,} tokens")
+    st.caption(
+        f"n = {len(workspace.examples):,} examples, {int(workspace.examples.lengths.sum()):,} tokens; "
+        f"measured: {words.metric}"
+    )
 
 
 def _labels(labels: tuple[str, ...]) -> str:

@@ -31,13 +31,13 @@ class TaskWords:
 WORDS = {
     "sst2": TaskWords(
         "SST-2: sentiment", "Accuracy", "sentence", "sentences",
-        right="Right: the sentence’s own label.",
+        right="Right: the answer is the sentence’s label.",
         columns="sentence, label (0 negative, 1 positive, or the names)",
         fields=(Field("sentence", "Sentence", "It was not half as funny as I had hoped.", 2),),
     ),
     "mnli": TaskWords(
         "MNLI: entailment", "Accuracy", "pair", "pairs",
-        right="Right: the pair’s own label.",
+        right="Right: the answer is the pair’s label.",
         columns="premise, hypothesis, label (0 entailment, 1 neutral, 2 contradiction, or the names)",
         fields=(
             Field("premise", "Premise", "Two children are playing football in the rain.", 2),
@@ -46,13 +46,13 @@ WORDS = {
     ),
     "conll03": TaskWords(
         "CoNLL-03: named entities", "Entity F1", "sentence", "sentences",
-        right="Right: every word of the sentence has its own tag.",
+        right="Right: every word has its right tag.",
         columns="tokens (a list of words), ner_tags (a tag a word, IOB2)",
         fields=(Field("tokens", "Sentence, split at spaces", "Angela Merkel met John Smith of Siemens in Paris .", 2),),
     ),
     "squad": TaskWords(
         "SQuAD: questions", "Answer F1", "question", "questions",
-        right="Right: exact match with one of the question’s answers.",
+        right="Right: an exact match with one of the answers.",
         columns='context, question, answers ({"text": [..], "answer_start": [..]})',
         fields=(
             Field(

@@ -12,7 +12,7 @@ from app.cards import Card, cards
 from app.figures import fmt_count, fmt_interval, fmt_percent, fmt_probability, fmt_signed_points
 from app.flipped import CHANGES, OTHER, RIGHT, WRONG, chosen_flips, counts, flip_csv, flip_table
 from app.inspections import Example, Look
-from app.items import Item, item_of
+from app.items import Item, item_of, plan_column
 from app.kinds import EMPTY, MOST, Kind, kind_columns, right_by_kind
 from app.looking import look_at
 from app.measured import Measured, measured, measured_words
@@ -126,7 +126,7 @@ def _changed(workspace: Workspace, now: Measured) -> None:
         return
     kinds = _kinds_of(workspace)
     flips = _filtered(workspace, result, kinds)
-    table, detail = st.columns([58, 42], gap="medium")
+    table, detail = st.columns([63, 37], gap="medium")
     with table:
         chosen = _table(workspace, result, flips, kinds)
     with detail:
@@ -163,9 +163,11 @@ def _table(
 ) -> Flip | None:
     """The table; returns the flip that is chosen in it, at first the first."""
     unit = WORDS[workspace.task.name].one.capitalize()
+    table = flip_table(workspace, flips, result.plan.name)
+    answers, narrow = table.columns[2:5], workspace.task.head == "sequence"
     key = f"flips-{result.plan.digest}-{result.n}-{hash(tuple(flip.index for flip in flips))}"
     selection = st.dataframe(
-        flip_table(workspace, flips, result.plan.name),
+        table,
         hide_index=True,
         width="stretch",
         height=35 * (SHOWN_ROWS + 1) + 3,
@@ -173,9 +175,10 @@ def _table(
         selection_mode="single-row",
         key=key,
         column_config={
-            "Row": st.column_config.NumberColumn(width=52, help="Number of the row in the data"),
-            unit: st.column_config.TextColumn(width=260),
-            "Change": st.column_config.TextColumn(width=96),
+            "Row": st.column_config.NumberColumn(width=46, help="Number of the row in the data"),
+            unit: st.column_config.TextColumn(width=222 if narrow else 190),
+            **{name: st.column_config.TextColumn(width=74 if narrow else 110) for name in answers},
+            "Change": st.column_config.TextColumn(width=92),
         },
     )["selection"]["rows"]
     note, download = st.columns([3, 2], vertical_alignment="center")
@@ -233,7 +236,8 @@ def _tokens(seen: Inspection) -> None:
 
 def _words_table(item: Item, both: Both, seen: Inspection) -> pd.DataFrame:
     """Each word with both tags and how likely each model finds its own."""
-    sides = {"fp32": (both.before, seen.before), both.plan: (both.after, seen.after)}
+    plan = plan_column(both.plan, "Word", "Right", "fp32", "fp32, p")
+    sides = {"fp32": (both.before, seen.before), plan: (both.after, seen.after)}
     table: dict[str, list[str]] = {"Word": list(item.words)}
     if item.reference is not None:
         table["Right"] = list(item.reference)
@@ -271,7 +275,7 @@ def _kinds(workspace: Workspace, now: Measured) -> None:
     key = f"kind-column-{workspace.key}"
     column = pick.selectbox("Column", list(kinds), key=key)
     rows = right_by_kind(result, kinds[column])
-    plan = result.plan.name
+    plan = plan_column(result.plan.name, "Kind", "n", "fp32", "fp32, 95 %", "Change")
     st.dataframe(
         pd.DataFrame([_kind_row(kind, plan) for kind in rows]),
         hide_index=True,
