@@ -18,7 +18,7 @@ STYLE = """<style>
 .answers{font-size:.9rem;line-height:1.5;margin:0 0 .4rem}
 .answers .who{font-size:.78rem;opacity:.8;margin-top:.35rem}
 .answers .text{overflow-wrap:anywhere}
-.answers .long{max-height:15rem;overflow:auto;padding-right:.4rem}
+.answers .long{max-height:12rem;overflow:auto;padding-right:.4rem}
 .answers table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;margin-top:.35rem}
 .answers th{font-size:.78rem;font-weight:400;opacity:.8;text-align:left;padding:.1rem .4rem .1rem 0}
 .answers td{padding:.12rem .4rem .12rem 0;white-space:nowrap}
@@ -26,7 +26,7 @@ STYLE = """<style>
 .answers td.chosen{font-weight:600}
 .answers .entity{border-radius:4px;padding:.05rem .25rem;margin:0 .05rem}
 .answers .entity small{font-size:.68rem;font-weight:600;margin-left:.3rem;opacity:.85}
-.answers .differs{outline:2px solid currentColor;outline-offset:1px}
+.answers .differs{box-shadow:0 0 0 2px currentColor;-webkit-box-decoration-break:clone;box-decoration-break:clone}
 .answers .reference{text-decoration:underline;text-decoration-thickness:2px;text-underline-offset:4px}
 .answers .mark{border-radius:2px;padding:.1rem 0}
 .answers .legend{font-size:.78rem;margin:.35rem 0 0;display:flex;flex-wrap:wrap;gap:.3rem 1rem}
@@ -141,11 +141,10 @@ def _question(item: Item, both: Both, colours: Palette) -> str:
         ("after", plan, both.after, both.seen and both.seen.after),
     ]
     spans = [("reference", _found(context, text)) for text in references]
-    rows = ""
+    said = _said("Right answer", " / ".join(references)) if references else ""
     for name, who, answer, reading in models:
         spans.append((name, reading.certainty.span if reading else _found(context, answer)))
-        rows += f"<tr><td>{who}</td>{_wide(answer or '(nothing)')}<td>{_score(reading)}</td></tr>"
-    right = f"<tr><td>right</td>{_wide(' / '.join(references))}<td></td></tr>"
+        said += _said(f"{who}: {_score(reading)}", answer or "(nothing)")
     sample = {name: _mark({name}, colours) for name in ("before", "after")}
     legend = (
         '<div class="legend">'
@@ -154,13 +153,13 @@ def _question(item: Item, both: Both, colours: Palette) -> str:
     )
     return (
         f'<div class="who">Question</div><div class="text"><b>{escape(item.texts["question"])}</b></div>'
-        f"<table>{right if references else ''}{rows}</table>"
+        f"{said}"
         f'<div class="who">Paragraph</div><div class="text long">{_marked_text(context, spans, colours)}</div>{legend}'
     )
 
 
-def _wide(text: str) -> str:
-    return f'<td style="white-space:normal">{escape(text)}</td>'
+def _said(who: str, text: str) -> str:
+    return f'<div class="who">{who}</div><div class="text">{escape(text)}</div>'
 
 
 def _found(context: str, text: str) -> tuple[int, int] | None:

@@ -82,7 +82,7 @@ def _cards(workspace: Workspace, now: Measured) -> str:
     notes = (
         "right in fp32, wrong in this plan",
         "wrong in fp32, right in this plan",
-        "another answer, as right as before",
+        "both right or both wrong",
     )
     if result is None:
         items = [Card(label, "\N{EN DASH}", ("", "")) for label in (*labels, words.metric)]
