@@ -160,7 +160,7 @@ def _rows(workspace: Workspace, flips: list[int], row: int, chosen: Chosen) -> N
 
     st.selectbox(
         words.one.capitalize(), listed, key=key, on_change=pick, label_visibility="collapsed",
-        format_func=lambda i: f"{'changed: ' if i in changed else ''}{i + 1}. {item_of(workspace, i).line}",
+        format_func=lambda i: f"{'changed: ' if i in changed else ''}{i + 1}. {_line(workspace, i)}",
         help=f"The {words.many} whose answer the plan changes come first",
     )  # fmt: skip
     flipped = f"{fmt_count(len(flips))} {words.many if len(flips) != 1 else words.one}"
@@ -168,6 +168,17 @@ def _rows(workspace: Workspace, flips: list[int], row: int, chosen: Chosen) -> N
     if rows > len(listed):
         text += f" Listed: {fmt_count(len(listed))} of {fmt_count(rows)}."
     st.caption(text)
+
+
+def _line(workspace: Workspace, row: int) -> str:
+    """A row in one line, made once a session: the list asks for hundreds whenever the page is drawn."""
+    known = st.session_state.get("lines")
+    if known is None or known[0] != workspace.key:
+        known = st.session_state["lines"] = (workspace.key, {})
+    lines: dict[int, str] = known[1]
+    if row not in lines:
+        lines[row] = item_of(workspace, row).line
+    return lines[row]
 
 
 def _first(most: int, numbers: list[int]) -> list[int]:

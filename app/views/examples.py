@@ -31,6 +31,7 @@ FIRST_LOOK = 0.25  # seconds
 TABS = ("What changed", "By kind", "Type your own")
 ALL = "all"
 ANY = "any kind"
+LISTED = 500  # flips in the table; the CSV has them all
 SHOWN_ROWS = 9  # of the table of flips, before it scrolls
 
 
@@ -163,7 +164,7 @@ def _table(
 ) -> Flip | None:
     """The table; returns the flip that is chosen in it, at first the first."""
     unit = WORDS[workspace.task.name].one.capitalize()
-    table = flip_table(workspace, flips, result.plan.name)
+    table = _kept_table(workspace, result, flips[:LISTED])
     answers, narrow = table.columns[2:5], workspace.task.head == "sequence"
     key = f"flips-{result.plan.digest}-{result.n}-{hash(tuple(flip.index for flip in flips))}"
     selection = st.dataframe(
@@ -182,8 +183,7 @@ def _table(
         },
     )["selection"]["rows"]
     note, download = st.columns([3, 2], vertical_alignment="center")
-    part = "" if result.complete else f" Of the first {fmt_count(result.n)}; the rest is being measured."
-    note.caption(f"{fmt_count(len(flips))} shown; click a row's left edge to see it.{part}")
+    note.caption(_note(result, len(flips)))
     download.download_button(
         f"All {fmt_count(len(result.flips))} as CSV",
         lambda: flip_csv(workspace, result, kinds),
@@ -194,8 +194,29 @@ def _table(
         on_click="ignore",
         key="flips-csv",
     )
+    if not result.complete:
+        # any click draws the page anew: the button is for who finds nothing else to click
+        st.button("Show what is measured by now", icon=":material/refresh:", key="flips-refresh")
     chosen = selection[0] if selection and selection[0] < len(flips) else 0
     return flips[chosen] if flips else None
+
+
+def _kept_table(workspace: Workspace, result: Evaluation, flips: list[Flip]) -> pd.DataFrame:
+    """The session's table of flips, made anew only when it changed."""
+    content = (workspace.key, result.plan.digest, result.plan.name, [flip.index for flip in flips])
+    known = st.session_state.get("flip table")
+    if known is None or known[0] != content:
+        known = (content, flip_table(workspace, flips, result.plan.name))
+        st.session_state["flip table"] = known
+    table: pd.DataFrame = known[1]
+    return table
+
+
+def _note(result: Evaluation, count: int) -> str:
+    text = f"{fmt_count(count)} shown; click a row's left edge to see it."
+    if count > LISTED:
+        text = f"The first {fmt_count(LISTED)} of {fmt_count(count)}; click a row's left edge to see it."
+    return text if result.complete else f"{text} Of the first {fmt_count(result.n)} measured."
 
 
 def _detail(workspace: Workspace, plan: Plan, flip: Flip) -> None:

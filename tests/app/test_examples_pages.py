@@ -18,6 +18,7 @@ from app.flipped import CHANGES, change_of, chosen_flips, counts, flip_csv, flip
 from app.inspections import Inspections
 from app.items import answer_text, item_of
 from app.kinds import EMPTY, kind_columns, right_by_kind
+from app.views import examples
 from app.views.answers import Both, answers_html, inspected
 from app.words import WORDS
 from app.workspace import Source, Workspace, open_workspace
@@ -298,6 +299,23 @@ def test_flips_can_be_filtered(sources: dict[str, Source], evaluations: dict[str
     choose(seen, "Text contains", "nothing has this in it")
     assert seen.at.main.dataframe[0].value.empty
     assert "No flip fits the filter" in words(seen.at)
+
+
+def test_a_long_list_of_flips_is_cut_and_says_so(
+    sources: dict[str, Source], evaluations: dict[str, Evaluation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examples, "LISTED", 2)
+    seen, flips = at(sources["sst2"], "examples"), evaluations["sst2"].flips
+    assert list(seen.at.main.dataframe[0].value["Row"]) == [flip.index + 1 for flip in flips[:2]]
+    assert f"The first 2 of {len(flips)}" in words(seen.at)
+
+
+def test_a_plan_may_be_called_like_a_column(
+    workspaces: dict[str, Workspace], evaluations: dict[str, Evaluation]
+) -> None:
+    for name in ("Row", "Sentence", "Right", "fp32", "Change", "", "qbert-4"):
+        columns = flip_table(workspaces["sst2"], evaluations["sst2"].flips, name).columns
+        assert len(set(columns)) == 6
 
 
 def test_a_plan_that_changes_nothing_says_so(sources: dict[str, Source]) -> None:
