@@ -28,9 +28,15 @@ TABLES = ("word", "position", "token-type")
 
 
 def part_bars(
-    rows: Sequence[SweepRow], layers: int, *, finetuned: bool, chosen: str | None, dark: bool
+    rows: Sequence[SweepRow],
+    layers: int,
+    *,
+    metric_label: str,
+    finetuned: bool,
+    chosen: str | None,
+    dark: bool,
 ) -> go.Figure:
-    """Change of the share of right answers from fp32, in percentage points, two bars a part.
+    """Change of the task's metric from fp32, in percentage points, two bars a part.
 
     Left bar: only this part is quantized. Right bar: everything is but this part. The line is the whole
     plan. The whiskers are 95 % intervals of the paired difference. A bar's `customdata` starts with its
@@ -101,7 +107,7 @@ def part_bars(
     )
     low, high = _range(rows)
     figure.update_yaxes(
-        title_text="Right answers from fp32 (pp)",
+        title_text=f"{metric_label} from fp32 (pp)",
         range=[low, high],
         nticks=7,
         zeroline=True,

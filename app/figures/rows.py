@@ -12,7 +12,7 @@ Band = tuple[float, float]
 
 
 class Difference(TypedDict):
-    """Share of examples answered right, less the fp32 model's; its 95 % interval."""
+    """The task's main metric, less the fp32 model's on the same examples; its 95 % interval."""
 
     mean: float
     interval: Sequence[float]
@@ -66,7 +66,7 @@ def hover(row: SweepRow, metric: str) -> list[str]:
 
 HOVER = (
     "<b>%{customdata[1]}</b>, %{customdata[2]}<br>%{customdata[3]} (95 %: %{customdata[4]})"
-    "<br>right answers %{customdata[5]} from fp32<br>%{customdata[6]}, n = %{customdata[7]}<extra></extra>"
+    "<br>%{customdata[5]} from fp32<br>%{customdata[6]}, n = %{customdata[7]}<extra></extra>"
 )
 
 

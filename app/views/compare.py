@@ -349,7 +349,9 @@ def _figure(
             return empty_figure("The first row will be drawn here.", dark=dark, height=380)
         if experiment == "one-at-a-time":
             tuned = finetuning and any(row["finetuned"] for row in rows)
-            return part_bars(rows, config.layers, finetuned=tuned, chosen=chosen, dark=dark)
+            return part_bars(
+                rows, config.layers, metric_label=label, finetuned=tuned, chosen=chosen, dark=dark
+            )
         shared: dict[str, Any] = {
             "metric": task.metric, "metric_label": label, "band": band, "finetuning": finetuning,
             "chosen": chosen, "dark": dark,
@@ -414,7 +416,7 @@ def _table(
                 label: fmt_percent(row["metrics"][metric]),
                 "95 %": fmt_interval(*row["interval"]),
                 **{name.replace("_", " ").capitalize(): fmt_percent(row["metrics"][name]) for name in others},
-                "Right, from fp32": fmt_signed_points(row["difference"]["mean"]),
+                "From fp32": fmt_signed_points(row["difference"]["mean"]),
                 "95 % of it": fmt_points_interval(*row["difference"]["interval"]),
                 "Size": fmt_mb(row["size_mb"]),
                 "Smaller": fmt_ratio(row["compression"]),
@@ -445,9 +447,8 @@ def _table(
         column_config={
             "Plan": st.column_config.TextColumn(width=150),
             "95 %": st.column_config.TextColumn(help=f"Interval of {label}"),
-            "Right, from fp32": st.column_config.TextColumn(
-                help="Change of the share of examples answered right as a whole, against the fp32 model on the same "
-                "examples, in percentage points"
+            "From fp32": st.column_config.TextColumn(
+                help=f"Change of {label} against the fp32 model on the same examples, in percentage points"
             ),
             "95 % of it": st.column_config.TextColumn(help="Paired bootstrap over the examples"),
             "Smaller": st.column_config.TextColumn(help="fp32 size over this size; ranges included"),
@@ -483,7 +484,7 @@ def _reported(workspace: Workspace, experiment: Experiment) -> None:
     elif experiment == "groups":
         st.caption(f"The paper has no group counts for {title}.")
     if TEXTS[experiment]:
-        st.caption("In its text, after finetuning: " + " ".join(TEXTS[experiment]))
+        st.caption("In its text (confirmed), after finetuning: " + " ".join(TEXTS[experiment]))
     elif experiment == "one-at-a-time":
         st.caption("The paper does not quantize one layer at a time: there is nothing to stand beside.")
 

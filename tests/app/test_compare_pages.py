@@ -365,7 +365,7 @@ class TestCompare:
         for column, value in (
             ("Accuracy", lambda row: fmt_percent(row["metrics"]["accuracy"])),
             ("95 %", lambda row: fmt_interval(*row["interval"])),
-            ("Right, from fp32", lambda row: fmt_signed_points(row["difference"]["mean"])),
+            ("From fp32", lambda row: fmt_signed_points(row["difference"]["mean"])),
             ("95 % of it", lambda row: fmt_points_interval(*row["difference"]["interval"])),
             ("n", lambda row: row["n"]),
         ):

@@ -134,7 +134,12 @@ def test_a_name_is_text_wherever_it_is_drawn() -> None:
     evil = row("<img src=x>", "directq", applied={"layer_bits": [[4]]})
     assert "<img" not in trace(setting_marks("methods", [evil], **SHARED), "DirectQ").customdata[0][1]
     bars = part_bars(
-        [row("only-layer-0", "only"), row("<b>", "whole")], 3, finetuned=False, chosen=None, dark=False
+        [row("only-layer-0", "only"), row("<b>", "whole")],
+        3,
+        metric_label="Accuracy",
+        finetuned=False,
+        chosen=None,
+        dark=False,
     )
     check_figure(bars)
 
@@ -181,7 +186,9 @@ def parts(finetuned: bool = False) -> list[Any]:
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_part_has_two_bars_at_its_own_place(dark: bool) -> None:
     rows = parts()
-    figure = part_bars(rows, 6, finetuned=False, chosen="only-layer-2|as it is|0", dark=dark)
+    figure = part_bars(
+        rows, 6, metric_label="Accuracy", finetuned=False, chosen="only-layer-2|as it is|0", dark=dark
+    )
     check_figure(figure)
     only, without = trace(figure, "only this quantized"), trace(figure, "all but this quantized")
     labels = dict(zip(figure.layout.xaxis.tickvals, figure.layout.xaxis.ticktext, strict=True))
@@ -204,15 +211,18 @@ def test_a_part_has_two_bars_at_its_own_place(dark: bool) -> None:
 
 def test_bars_keep_their_places_while_parts_arrive() -> None:
     rows = parts()
-    few, many = (part_bars(rows[:n], 6, finetuned=False, chosen=None, dark=False) for n in (3, len(rows)))
+    few, many = (
+        part_bars(rows[:n], 6, metric_label="Accuracy", finetuned=False, chosen=None, dark=False)
+        for n in (3, len(rows))
+    )
     assert few.layout.xaxis.range == many.layout.xaxis.range
     assert drawn(few).items() <= drawn(many).items()
-    assert is_empty(part_bars([], 6, finetuned=False, chosen=None, dark=False))
+    assert is_empty(part_bars([], 6, metric_label="Accuracy", finetuned=False, chosen=None, dark=False))
 
 
 def test_finetuned_parts_are_drawn_instead_of_the_others_and_of_one_seed() -> None:
     rows = [*parts(), *parts(finetuned=True), *[{**r, "seed": 1} for r in parts(finetuned=True)]]
-    figure = part_bars(rows, 6, finetuned=True, chosen=None, dark=False)
+    figure = part_bars(rows, 6, metric_label="Accuracy", finetuned=True, chosen=None, dark=False)
     assert all(key.endswith("|finetuned|0") for key in drawn(figure))
     assert len(drawn(figure)) == 18
 
@@ -224,7 +234,9 @@ def test_the_bars_axis_holds_every_interval(values: list[tuple[float, float]]) -
         row(f"only-layer-{i}", "only", difference={"mean": mean, "interval": [mean - half, mean + half]})
         for i, (mean, half) in enumerate(values)
     ]
-    low, high = part_bars(rows, 9, finetuned=False, chosen=None, dark=True).layout.yaxis.range
+    low, high = part_bars(
+        rows, 9, metric_label="Accuracy", finetuned=False, chosen=None, dark=True
+    ).layout.yaxis.range
     assert low <= min(100 * (mean - half) for mean, half in values)
     assert high >= max(100 * (mean + half) for mean, half in values)
     assert low < 0 < high
