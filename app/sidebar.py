@@ -37,6 +37,8 @@ def _loaded(workspace: Workspace) -> None:
         f"n = {len(workspace.examples):,} examples, {int(workspace.examples.lengths.sum()):,} tokens; "
         f"measured: {words.metric}"
     )
+    if workspace.examples.truncated:
+        st.caption(f"{workspace.examples.truncated:,} longer than the model reads: their ends are not seen")
 
 
 def _labels(labels: tuple[str, ...]) -> str:

@@ -553,3 +553,11 @@ def test_the_chosen_task_is_in_the_link_and_a_strange_one_is_none(source: Source
     assert "SST-2: sentiment" in sidebar_text(at)
     other = visit(source, task="<b>poetry")
     assert "task" not in other.settled().query_params
+
+
+def test_texts_that_do_not_fit_the_model_are_counted(tiny: Checkpoint, tmp_path: Path) -> None:
+    table = tmp_path / "long.csv"
+    table.write_text(f"sentence,label\na good film,1\n{'very ' * 60}bad,0\nnot good,0\n")
+    at = visit(model=str(tiny.folder), data=str(table)).settled()
+    assert "1 longer than the model reads" in sidebar_text(at)
+    assert "longer than the model" not in sidebar_text(visit().settled())
