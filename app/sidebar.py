@@ -70,8 +70,8 @@ def _picker() -> None:
                 "Task",
                 tasks,
                 index=tasks.index(now.task),
-                format_func=lambda name: WORDS[name].title if name else "What the model is for",
-                help="Columns the data need.\n\n"
+                format_func=lambda name: WORDS[name].title.partition(":")[0] if name else "any",
+                help="The task model and data should be for; any: what the model is for. Columns the data need:\n\n"
                 + "\n\n".join(f"{w.title}: {w.columns}" for w in WORDS.values()),
             )
             if st.form_submit_button("Load", width="stretch"):
@@ -81,7 +81,7 @@ def _picker() -> None:
                 )
                 st.rerun()
         if error:
-            st.error(_plain(error), icon=":material/error:")
+            st.error(_plain(error))  # no icon: it would take a quarter of the width
             st.caption("What was loaded before is still there.")
 
 
