@@ -14,7 +14,7 @@ from .rows import HOVER, Band, SweepRow, clamped, hover, mark, metric_axis, valu
 Sheet = Literal["methods", "modules"]
 
 _HEIGHT = 380
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 54, 56, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 54, 72, 46  # the legend has up to three rows
 _NOTHING_YET = {
     "methods": "No methods measured yet. Press Start: every method becomes a mark here, beside the others "
     "of the same bits.",

@@ -9,7 +9,7 @@ from .frame import empty_figure, frame, nice_limit
 from .palette import TICK_SIZE, Palette, colours_for, fmt_loss, fmt_percent
 from .rows import Band, clamped, metric_axis
 
-_HEIGHT = 330
+_HEIGHT = 310
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 62, 32, 46
 _NO_LOSS = "No training yet. Press Start: the loss of the quantized model appears here, point by point."
 _NO_METRIC = "No epoch is over yet: after each one the finetuned plan is measured, and stands here."
@@ -153,18 +153,21 @@ def _epoch_axis(epochs: int) -> dict[str, object]:
 def _levels(
     figure: go.Figure, fp32: float | None, before: float | None, band: Band, colours: Palette
 ) -> None:
-    """Two lines to compare with; the labels stand apart, on two sides of the lines where these are close."""
+    """Two lines to compare with, labelled beside the plot; one label above and one below where they are close."""
     known = [(value, name) for value, name in ((fp32, "fp32"), (before, "before")) if value is not None]
     above = fp32 is None or before is None or fp32 >= before
+    room = 0.16 * (band[1] - band[0])  # two lines of text
+    close = len(known) == 2 and abs(known[0][0] - known[1][0]) < room
     for value, name in known:
         upper = (name == "fp32") == above
         place = clamped(value, band)
         dash = "dot" if name == "fp32" else "dash"
         figure.add_hline(y=place, line={"width": 1.5, "dash": dash, "color": colours.line}, layer="below")
         figure.add_annotation(
-            text=f"{name} {fmt_percent(value)}",
-            x=0, xref="paper", xanchor="left", xshift=4, y=place, yanchor="bottom" if upper else "top",
-            yshift=1 if upper else -1, showarrow=False, font={"size": TICK_SIZE, "color": colours.muted},
+            text=f"{name}<br>{fmt_percent(value)}",
+            x=1, xref="paper", xanchor="left", xshift=4, y=place, align="left",
+            yanchor=("bottom" if upper else "top") if close else "middle",
+            showarrow=False, font={"size": TICK_SIZE, "color": colours.muted},
         )  # fmt: skip
 
 

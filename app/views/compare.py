@@ -46,6 +46,7 @@ from app.sweeps import (
 from app.waiting import loaded_workspace
 from app.words import WORDS
 from app.workspace import MAX_ROWS, Workspace
+from qbert_core.cli import SWEEP_EXAMPLES, SWEEP_RUNS
 from qbert_core.errors import InputError
 from qbert_core.quantization import Plan
 from qbert_core.training import recipe_for
@@ -205,8 +206,8 @@ def _methods_settings(workspace: Workspace, settings: Settings) -> Settings:
         f"Ranked by the newest finished analysis of this model: {found['runs']} runs of {found['examples']} "
         "examples (page *Sensitivity*)."
         if found
-        else "No finished analysis of this model yet (page *Sensitivity*): Start computes one first, 10 runs of 64 "
-        "training examples."
+        else f"No finished analysis of this model yet (page *Sensitivity*): Start computes one first, at most "
+        f"{SWEEP_RUNS} runs of {SWEEP_EXAMPLES} training examples."
     )
     return Settings(
         settings.experiment, settings.train, settings.limit, settings.training,
@@ -305,7 +306,7 @@ def _summary(workspace: Workspace, document: dict[str, Any]) -> str:
     if document["finetuning"]:
         recipe = document["finetuning"]["recipe"]
         said += (
-            f" Finetuned on {fmt_count(document['train']['examples'])} {many}, {recipe['epochs']} epochs, "
+            f" Finetuned on {fmt_count(document['train']['examples'])} {many}, {_epochs(recipe['epochs'])}, "
             f"lr {recipe['lr']:g}, batches of {recipe['batch_size']}."
         )
     return f"{said} Intervals: 95 %; seed {document['seed']}."
@@ -422,7 +423,7 @@ def _table(
                 "Smaller": fmt_ratio(row["compression"]),
                 "Stored bits": f"{row['effective_bits']:.2f}",
                 "KL": fmt_kl(row["attention_kl_mean"]),
-                "Finetuned": f"{row['epochs']} epochs" if row["finetuned"] else "no",
+                "Finetuned": _epochs(row["epochs"]) if row["finetuned"] else "no",
                 "Seed": row["seed"],
                 "n": row["n"],
             }
@@ -531,6 +532,10 @@ def _layer_means(rows: list[dict[str, Any]], name: str) -> list[float]:
     """Mean attention KL of every layer's heads of the plan `name`; the rows have it once all are there."""
     kl = next((r.get("attention_kl") for r in rows if r["name"] == name and not r["finetuned"]), None)
     return [sum(heads) / len(heads) for heads in kl or ()]
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
 
 
 def _plain(text: str) -> str:

@@ -42,7 +42,7 @@ POLL = 0.5
 """Seconds between looks at a training under way."""
 
 
-STYLE = "<style>.st-key-finetune-status{min-height:3.1rem;justify-content:center}</style>"
+STYLE = "<style>.st-key-finetune-status{min-height:2.6rem;justify-content:center}</style>"
 
 
 def page() -> None:
@@ -54,9 +54,8 @@ def page() -> None:
     plan = state.tuning(workspace).plan
     size = plan_size(workspace.checkpoint.config, plan)
     st.caption(
-        f"Quantization-aware: every step runs the model with the bits of the session's plan, `{_plain(plan.name)}` "
-        f"({size.effective_bits:.2f} bits a weight, {size.compression:.1f} times smaller), and moves the "
-        "weights under them. Another plan: page *Bits*."
+        f"Quantization-aware, for the session's plan `{_plain(plan.name)}` (page *Bits*): {size.effective_bits:.2f} "
+        f"bits a weight, {size.compression:.1f} times smaller. Every step runs the quantized model."
     )
     settings = _controls(workspace)
     folder = save_folder(workspace, settings, date.today())
@@ -113,10 +112,10 @@ def _controls(workspace: Workspace) -> Settings:
 def _start_or_cancel(
     workspace: Workspace, settings: Settings, folder: Path, wanted: list[str], job: Job | None
 ) -> None:
-    where, go = st.columns([5, 1.4], vertical_alignment="bottom", gap="small")
+    label, where, go = st.columns([0.7, 4.6, 1.4], vertical_alignment="center", gap="small")
     shown = folder if job is None or not job.active else Path(_option(job, "--save"))
+    label.caption("Saved in")
     with where:
-        st.caption("The finetuned model is saved in")
         st.code(str(shown), language=None)
     if job and job.active:
         if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-finetune"):
@@ -182,7 +181,8 @@ def _status(job: Job | None, folder: Path, wanted: list[str]) -> None:
         )
     elif job is not None and job.state == "done":
         st.caption(
-            f"Finished: {_option(job, '--epochs')} epochs in {job.result['seconds']:.0f} s, saved in the folder above."
+            f"Finished: {_epochs(_option(job, '--epochs'))} in {job.result['seconds']:.0f} s, saved in the "
+            "folder above."
         )
     elif job is None and finished(folder):
         st.caption("These settings were trained before: below is what came of it. Start trains them again.")
@@ -215,7 +215,7 @@ def _results(workspace: Workspace, settings: Settings, job: Job | None, folder: 
     with left:
         show_kept(
             "training-loss", (points, epochs, lr, waiting, dark),
-            lambda: empty_figure("The first point of the curve will be drawn here.", dark=dark, height=330)
+            lambda: empty_figure("The first point of the curve will be drawn here.", dark=dark, height=310)
             if waiting
             else loss_curve(points, epochs=epochs, lr=lr, dark=dark),
         )  # fmt: skip
@@ -256,7 +256,8 @@ def _outcome(workspace: Workspace, report: dict[str, Any], folder: Path) -> None
             "Plan, finetuned",
             fmt_percent(after),
             (
-                f"95 %: {fmt_interval(*report['interval'])}, {n}",
+                f"95 %: {fmt_interval(*report['interval'])}",
+                n,
                 *(f"{name.replace('_', ' ')} {fmt_percent(report['metrics'][name])}" for name in others),
             ),
         ),
@@ -288,6 +289,10 @@ def _interval(metric: str, value: float, n: int) -> str:
     if metric != "accuracy":
         return f"95 %: {MISSING}"
     return f"95 %: {fmt_interval(*wilson(round(value * n), n))}"
+
+
+def _epochs(count: str) -> str:
+    return f"{count} epoch{'' if count == '1' else 's'}"
 
 
 def _plain(text: str) -> str:

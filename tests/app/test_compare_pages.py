@@ -396,7 +396,7 @@ class TestCompare:
         press(compare, "Start")
         at = compare.until(lambda at: "rows, each on the same" in words(at), "the end")
         assert len(ours(at)) == len(document["rows"])
-        assert ("1 epochs" in set(ours(at)["Finetuned"])) == tuned
+        assert ("1 epoch" in set(ours(at)["Finetuned"])) == tuned
         assert "yet. Press Start" not in words(at)
 
     def test_tuning_a_row_s_plan_puts_it_on_the_page_bits(

@@ -50,17 +50,24 @@ def test_the_metric_stands_between_the_plan_before_and_fp32(dark: bool) -> None:
     line = trace(figure, "plan, finetuned")
     assert list(line.x) == [1.0, 2.0], "only where it was measured"
     assert list(line.y) == [0.71, 0.84]
-    assert {note.text for note in figure.layout.annotations} == {"fp32 90.0\xa0%", "before 60.0\xa0%"}
+    assert {note.text for note in figure.layout.annotations} == {"fp32<br>90.0\xa0%", "before<br>60.0\xa0%"}
     assert {shape.y0 for shape in figure.layout.shapes} == {0.9, 0.6}
 
 
 @pytest.mark.parametrize(("fp32", "before"), [(0.9, 0.89), (0.8, 0.81), (0.9, 0.9)])
 def test_labels_of_close_lines_stand_on_their_two_sides(fp32: float, before: float) -> None:
     figure = epoch_metric(POINTS, **{**METRIC, "fp32": fp32, "before": before})
-    sides = {note.text.split()[0]: note.yanchor for note in figure.layout.annotations}
+    sides = {note.text.split("<br>")[0]: note.yanchor for note in figure.layout.annotations}
     upper = "fp32" if fp32 >= before else "before"
     assert sides[upper] == "bottom"
     assert set(sides.values()) == {"bottom", "top"}
+
+
+def test_labels_of_lines_far_apart_stand_at_their_lines() -> None:
+    figure = epoch_metric(POINTS, **METRIC)
+    assert {note.yanchor for note in figure.layout.annotations} == {"middle"}
+    alone = epoch_metric(POINTS, **{**METRIC, "before": None})
+    assert [note.yanchor for note in alone.layout.annotations] == ["middle"]
 
 
 def test_before_there_is_anything_it_says_what_will_come() -> None:
