@@ -33,6 +33,7 @@ COLUMNS = ("Attention", "FFN")  # right of the column with the layer's name
 BITS = range(2, 9)
 ROW = 36  # pixels, a little more than a row of the table is high
 THINKING = 0.5  # seconds between the numbers of one edit and the next
+HAND = 0.1  # seconds from a click to the next key; within milliseconds a key reaches the cell selected before
 LOST = 20  # seconds after which an edit counts as lost
 CLAIM = "An edit shows first numbers and final numbers fast enough to tune by hand"
 PRESETS_SHOWN = """count => {
@@ -87,6 +88,7 @@ def in_browser(page: Page, edit: Edit) -> dict[str, Any] | None:
     None when the page never shows all numbers of that plan."""
     table = page.get_by_test_id("stDataFrame").first
     table.locator(".dvn-scroller").click(position={"x": 20, "y": 1.5 * ROW})
+    page.wait_for_timeout(1000 * HAND)
     for key, times in (("ArrowRight", 1 + edit.column), ("ArrowDown", edit.layer), ("Enter", 1)):
         for _ in range(times):
             page.keyboard.press(key)
