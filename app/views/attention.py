@@ -201,7 +201,6 @@ def _heatmap(workspace: Workspace, plan: Plan, chosen: Chosen) -> None:
         chosen.layer, chosen.head = st.session_state.get("attention-clicked", (chosen.layer, chosen.head))
         st.session_state["attention-click"] = True
 
-    @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
         now = measured(workspace, plan)
         state_line(workspace, now)
@@ -216,10 +215,12 @@ def _heatmap(workspace: Workspace, plan: Plan, chosen: Chosen) -> None:
             lambda: kl_heatmap(kl, dark=dark, outdated=now.outdated, selected=selected),
             on_select=clicked,
         )
-        if st.session_state.pop("attention-click", False) or (running and live().settled(workspace, plan)):
+        clicked_on = st.session_state.pop("attention-click", False)
+        if running and (clicked_on or live().settled(workspace, plan)):
             st.rerun()
 
-    draw()
+    # a click is answered by one run of the page where it need not be that of a fragment first
+    (st.fragment(draw, run_every=POLL) if running else draw)()
 
 
 def _answers(workspace: Workspace, example: Example, look: Look) -> None:
