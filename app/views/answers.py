@@ -18,7 +18,7 @@ STYLE = """<style>
 .answers{font-size:.9rem;line-height:1.5;margin:0 0 .4rem}
 .answers .who{font-size:.78rem;opacity:.8;margin-top:.35rem}
 .answers .text{overflow-wrap:anywhere}
-.answers .long{max-height:12rem;overflow:auto;padding-right:.4rem}
+.answers .long{max-height:12rem;overflow:auto;padding:3px .4rem 3px 3px}
 .answers table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;margin-top:.35rem}
 .answers th{font-size:.78rem;font-weight:400;opacity:.8;text-align:left;padding:.1rem .4rem .1rem 0}
 .answers td{padding:.12rem .4rem .12rem 0;white-space:nowrap}

@@ -61,13 +61,14 @@ def page() -> None:
     left, right = st.columns([37, 63], gap="medium")
     with left:
         example = _choose(workspace, plan, chosen)
-        answer = st.container()
     more = {"layer": str(chosen.layer + 1), "head": str(chosen.head + 1)}
     if isinstance(example, int):
         more["row"] = str(example)
     state.write_link(current, **more)
     with right:
         _heatmap(workspace, plan, chosen)
+    # a sentence's classes fit the left column; marked text needs the wider one
+    answer = (left if workspace.task.head == "sequence" else right).container()
     look = None
     if example is not None:
         look = look_at(workspace, plan, example, (chosen.layer,))
