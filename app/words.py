@@ -65,3 +65,16 @@ WORDS = {
     ),
 }  # fmt: skip
 """By the name of the task."""
+
+BANDS = {"sst2": (0.4, 1.0), "mnli": (0.2, 1.0), "conll03": (0.0, 1.0), "squad": (0.0, 1.0)}
+"""Ends of the axis of the task's metric: from a little below what guessing gets."""
+
+
+def epochs(count: int) -> str:
+    """1 -> "1 epoch"."""
+    return f"{count} epoch{'' if count == 1 else 's'}"
+
+
+def quoted(name: str) -> str:
+    """A plan's name, which may come from a link, as code: without markdown's powers."""
+    return f"`{' '.join(name.replace('`', '').split())}`"

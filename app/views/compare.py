@@ -44,7 +44,7 @@ from app.sweeps import (
     write_files,
 )
 from app.waiting import loaded_workspace
-from app.words import WORDS
+from app.words import BANDS, WORDS, epochs, quoted
 from app.workspace import MAX_ROWS, Workspace
 from qbert_core.cli import SWEEP_EXAMPLES, SWEEP_RUNS
 from qbert_core.errors import InputError
@@ -67,8 +67,6 @@ SAID: dict[Experiment, str] = {
 }
 CURRENT = "current plan"
 BITS_OF: dict[Experiment, str] = {"groups": "qbert-4", "one-at-a-time": "qbert-2"}
-BANDS = {"sst2": (0.4, 1.0), "mnli": (0.2, 1.0)}
-"""Ends of the metric's axis; a little below what guessing gets."""
 KL_BITS = (8, 4, 3, 2)
 METHOD_PAIR = {"Q-BERT": "qbert", "DirectQ": "directq"}
 NO_ATTENTION = "Attention KL by layer appears here when every row above is measured."
@@ -96,7 +94,7 @@ def page() -> None:
 
 def _shared_controls(workspace: Workspace) -> tuple[str, int, Training | None]:
     """Training data, rows and finetuning: the same for every experiment."""
-    data, rows, on, epochs, seeds = st.columns(
+    data, rows, on, passes, seeds = st.columns(
         [3, 1.4, 1.9, 1.2, 1.3], vertical_alignment="bottom", gap="small"
     )
     default = "demo" if workspace.source.data == "demo" else ""
@@ -113,7 +111,7 @@ def _shared_controls(workspace: Workspace) -> tuple[str, int, Training | None]:
         "Finetune them, too", key="compare-finetune", persist_state="session",
         help="After all plans are measured as they are, each is trained for its bits and measured again",
     )  # fmt: skip
-    count = epochs.number_input(
+    count = passes.number_input(
         "Epochs", 1, 100, recipe_for(workspace.task.name, quantized=True).epochs, disabled=not tune,
         key=f"compare-epochs-{workspace.task.name}", persist_state="session",
     )  # fmt: skip
@@ -277,7 +275,7 @@ def _progress(job: Job, rows: list[dict[str, Any]]) -> str:
     if left is not None:
         text += f", about {_duration(left)} to go"
     if running:
-        name = f"`{_plain(str(running['name']))}`"
+        name = quoted(str(running["name"]))
         if running["finetuned"]:
             text += (
                 f"; finetuning {name}, seed {running['seed']}: step {running['done']} of {running['total']}"
@@ -306,7 +304,7 @@ def _summary(workspace: Workspace, document: dict[str, Any]) -> str:
     if document["finetuning"]:
         recipe = document["finetuning"]["recipe"]
         said += (
-            f" Finetuned on {fmt_count(document['train']['examples'])} {many}, {_epochs(recipe['epochs'])}, "
+            f" Finetuned on {fmt_count(document['train']['examples'])} {many}, {epochs(recipe['epochs'])}, "
             f"lr {recipe['lr']:g}, batches of {recipe['batch_size']}."
         )
     return f"{said} Intervals: 95 %; seed {document['seed']}."
@@ -340,7 +338,7 @@ def _figure(
     workspace: Workspace, experiment: Experiment, job: Job | None, rows: list[Any], chosen_key: str
 ) -> None:
     task = workspace.task
-    band, label = BANDS.get(task.name, (0.0, 1.0)), WORDS[task.name].metric
+    band, label = BANDS[task.name], WORDS[task.name].metric
     finetuning = job is not None and "--finetune" in job.arguments
     chosen, dark = st.session_state.get(chosen_key), state.dark()
     config, running = workspace.checkpoint.config, job is not None and job.active
@@ -389,9 +387,9 @@ def _chosen_line(
     elif row is None:
         words.caption("Click a row or a mark to choose its plan.")
     else:
-        same = f", the same plan as `{_plain(row['same_as'])}`" if row["same_as"] else ""
+        same = f", the same plan as {quoted(row['same_as'])}" if row["same_as"] else ""
         later = "" if plan else "; its plan can be taken when all rows are there"
-        words.caption(f"Chosen: `{_plain(row['name'])}`{same}{later}.")
+        words.caption(f"Chosen: {quoted(row['name'])}{same}{later}.")
     if tune.button(
         "Tune this plan", icon=":material/tune:", disabled=plan is None, width="stretch",
         key=f"tune-{experiment}", help="Puts it on the page Bits",
@@ -423,7 +421,7 @@ def _table(
                 "Smaller": fmt_ratio(row["compression"]),
                 "Stored bits": f"{row['effective_bits']:.2f}",
                 "KL": fmt_kl(row["attention_kl_mean"]),
-                "Finetuned": _epochs(row["epochs"]) if row["finetuned"] else "no",
+                "Finetuned": epochs(row["epochs"]) if row["finetuned"] else "no",
                 "Seed": row["seed"],
                 "n": row["n"],
             }
@@ -532,12 +530,3 @@ def _layer_means(rows: list[dict[str, Any]], name: str) -> list[float]:
     """Mean attention KL of every layer's heads of the plan `name`; the rows have it once all are there."""
     kl = next((r.get("attention_kl") for r in rows if r["name"] == name and not r["finetuned"]), None)
     return [sum(heads) / len(heads) for heads in kl or ()]
-
-
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'' if count == 1 else 's'}"
-
-
-def _plain(text: str) -> str:
-    """A plan's name, which may come from a link, fit to stand between backticks."""
-    return " ".join(text.replace("`", "").split())

@@ -28,9 +28,9 @@ from app.planfiles import write_plan
 from app.registries import jobs
 from app.trainingdata import check_training_data
 from app.trainings import Settings, Stopped, arguments, finished, joined, save_folder, stopped_at
-from app.views.compare import BANDS
 from app.waiting import loaded_workspace
-from app.words import WORDS
+from app.words import BANDS, WORDS, quoted
+from app.words import epochs as epochs_words
 from app.workspace import MAX_ROWS, Workspace
 from qbert_core.errors import InputError
 from qbert_core.quantization import plan_size, sites_of
@@ -54,7 +54,7 @@ def page() -> None:
     plan = state.tuning(workspace).plan
     size = plan_size(workspace.checkpoint.config, plan)
     st.caption(
-        f"Quantization-aware, for the session's plan `{_plain(plan.name)}` (page *Bits*): {size.effective_bits:.2f} "
+        f"Quantization-aware, for the session's plan {quoted(plan.name)} (page *Bits*): {size.effective_bits:.2f} "
         f"bits a weight, {size.compression:.1f} times smaller. Every step runs the quantized model."
     )
     settings = _controls(workspace)
@@ -181,7 +181,7 @@ def _status(job: Job | None, folder: Path, wanted: list[str]) -> None:
         )
     elif job is not None and job.state == "done":
         st.caption(
-            f"Finished: {_epochs(_option(job, '--epochs'))} in {job.result['seconds']:.0f} s, saved in the "
+            f"Finished: {epochs_words(int(_option(job, '--epochs')))} in {job.result['seconds']:.0f} s, saved in the "
             "folder above."
         )
     elif job is None and finished(folder):
@@ -225,7 +225,7 @@ def _results(workspace: Workspace, settings: Settings, job: Job | None, folder: 
             ([p for p in points if metric in p], epochs, metric, before, fp32, dark),
             lambda: epoch_metric(
                 points, epochs=epochs, metric=metric, metric_label=label, before=before, fp32=fp32,
-                band=BANDS.get(workspace.task.name, (0.0, 1.0)), dark=dark,
+                band=BANDS[workspace.task.name], dark=dark,
             ),
         )  # fmt: skip
     if report:
@@ -264,7 +264,7 @@ def _outcome(workspace: Workspace, report: dict[str, Any], folder: Path) -> None
         Card("Finetuning changed", fmt_signed_points(back), (share, f"in {report['seconds']:.0f} s")),
     ]
     said = (
-        f"{_plain(report['plan']['name'])}: measured on all {fmt_count(report['n'])} {words.many} of the data, "
+        f"{report['plan']['name']}: measured on all {fmt_count(report['n'])} {words.many} of the data, "
         f"finetuned on {fmt_count(report['train']['examples'])}"
     )
     st.html(cards(items, outdated=False, state=said, plan=report["plan_digest"], n=report["n"]))
@@ -289,12 +289,3 @@ def _interval(metric: str, value: float, n: int) -> str:
     if metric != "accuracy":
         return f"95 %: {MISSING}"
     return f"95 %: {fmt_interval(*wilson(round(value * n), n))}"
-
-
-def _epochs(count: str) -> str:
-    return f"{count} epoch{'' if count == '1' else 's'}"
-
-
-def _plain(text: str) -> str:
-    """A plan's name, which may come from a link, fit to stand between backticks."""
-    return " ".join(text.replace("`", "").split())
