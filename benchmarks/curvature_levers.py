@@ -49,11 +49,13 @@ class Differentiated:
         self._leaves = {name: weights[name].clone().requires_grad_() for name in block.parameters}
         self._weights = {**weights, **self._leaves}
         self._inputs, self._block, self._keep = inputs, block, keep
+        # what flows into the block, computed outside of any differentiation
+        self._into = [inputs.into(block.layer, index) for index in range(len(inputs.batches))]
         self._kept: dict[int, tuple[Tensor, ...]] = {}
 
     def loss(self, index: int, weights: dict[str, Tensor]) -> Tensor:
         inputs, config = self._inputs, self._inputs.checkpoint.config
-        x = inputs.into(self._block.layer, index)
+        x = self._into[index]
         for layer in range(self._block.layer, config.layers):
             x, _ = encoder_layer(weights, config, layer, x, inputs.mask(index))
         total, _ = inputs.task.loss(head(weights, config, x), inputs.batches[index])

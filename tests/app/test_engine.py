@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -91,7 +92,8 @@ def stopped(pid: int) -> Iterator[None]:
 
 def content(result: Evaluation) -> dict[str, object]:
     """All that an evaluation says, but how long it took."""
-    return {f.name: getattr(result, f.name) for f in fields(result) if f.name != "seconds"}
+    said = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "seconds"}
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in said.items()}
 
 
 def stream(workspace: Workspace, plan: Plan) -> list[Evaluation]:
