@@ -433,7 +433,7 @@ def finetune_command(args: argparse.Namespace) -> dict[str, Any]:
     data = task.examples(read_table(args.data), base, args.data)
     if plan is not None:
         before = Evaluator(base, task, data, calibrate(base, task, train)).evaluate(plan, attention=False)
-        report = {"baseline": before.baseline.metrics, "before": before.score.metrics}
+        report = {"baseline": before.baseline.to_json(), "before": before.score.to_json()}
     states = folder / ".training"
     if args.fresh:
         discard_state(states)

@@ -12,7 +12,6 @@ import streamlit as st
 from app import state
 from app.cards import Card, cards
 from app.figures import (
-    MISSING,
     empty_figure,
     epoch_metric,
     fmt_count,
@@ -35,7 +34,6 @@ from app.workspace import MAX_ROWS, Workspace
 from qbert_core.errors import InputError
 from qbert_core.quantization import plan_size, sites_of
 from qbert_core.quantization.plan import parse_plan
-from qbert_core.tasks.interval import wilson
 from qbert_core.training import recipe_for
 
 POLL = 0.5
@@ -250,8 +248,8 @@ def _outcome(workspace: Workspace, report: dict[str, Any], folder: Path) -> None
     share = f"of {fmt_signed_points(-lost)} by quantizing" if lost > 0 else "nothing was lost by quantizing"
     others = [name for name in report["metrics"] if name != metric]
     items = [
-        Card(f"{words.metric}, fp32", fmt_percent(fp32), (_interval(metric, fp32, report["n"]), n)),
-        Card("Plan, before", fmt_percent(before), (_interval(metric, before, report["n"]), n)),
+        Card(f"{words.metric}, fp32", fmt_percent(fp32), (f"95 %: {fmt_interval(*report['baseline']['interval'])}", n)),
+        Card("Plan, before", fmt_percent(before), (f"95 %: {fmt_interval(*report['before']['interval'])}", n)),
         Card(
             "Plan, finetuned",
             fmt_percent(after),
@@ -282,10 +280,3 @@ def _outcome(workspace: Workspace, report: dict[str, Any], folder: Path) -> None
         "Loads it in place of this model, with its plan and the activation ranges it was trained with. Its fp32 "
         "numbers are then those of the trained weights."
     )
-
-
-def _interval(metric: str, value: float, n: int) -> str:
-    """The 95 % interval of an accuracy; that of an F1 needs the answers, which the report does not hold."""
-    if metric != "accuracy":
-        return f"95 %: {MISSING}"
-    return f"95 %: {fmt_interval(*wilson(round(value * n), n))}"

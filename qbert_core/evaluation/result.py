@@ -48,11 +48,7 @@ class Evaluation:
         """The `evaluate` document of the command line."""
         return {
             "metrics": self.score.metrics,
-            "baseline": {
-                **self.baseline.metrics,
-                "interval": self.baseline.interval,
-                "intervals": self.baseline.intervals,
-            },
+            "baseline": self.baseline.to_json(),
             "n": self.n,
             "interval": self.score.interval,
             "intervals": self.score.intervals,

@@ -157,6 +157,10 @@ class Score:
         """The main metric's."""
         return self.intervals[self.main]
 
+    def to_json(self) -> dict[str, Any]:
+        """Metrics by name, the main one's `interval`, and `intervals` of all."""
+        return {**self.metrics, "interval": self.interval, "intervals": self.intervals}
+
 
 class Task(Protocol):
     """One task of the paper. Instances hold no state."""

@@ -849,8 +849,10 @@ def test_what_is_saved_evaluates_to_what_was_reported(capsys, finetuned, tmp_pat
     named = run(capsys, "evaluate", save, *common, "--plan", "qbert-2")
     assert named["predictions"] == found["predictions"]
     before = run(capsys, "evaluate", model, *common, "--plan", "qbert-2", "--train", data)
-    assert made["before"] == before["metrics"]
-    assert made["baseline"] == {k: before["baseline"][k] for k in made["baseline"]}
+    assert made["before"] == {
+        **before["metrics"], "interval": before["interval"], "intervals": before["intervals"]
+    }  # fmt: skip
+    assert made["baseline"] == before["baseline"]
     report = json.loads((tmp_path / "saved" / "training.json").read_text())
     assert report["curve"] == made["curve"]
     assert {"step", "epoch", "loss", "lr", "eta_seconds", "accuracy"} == set(made["curve"][-1])
