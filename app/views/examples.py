@@ -177,9 +177,9 @@ def _table(
         key=key,
         column_config={
             "Row": st.column_config.NumberColumn(width=46, help="Number of the row in the data"),
-            unit: st.column_config.TextColumn(width=222 if narrow else 190),
+            unit: st.column_config.TextColumn(width=202 if narrow else 190),
             **{name: st.column_config.TextColumn(width=74 if narrow else 110) for name in answers},
-            "Change": st.column_config.TextColumn(width=92),
+            "Change": st.column_config.TextColumn(width=112),
         },
     )["selection"]["rows"]
     note, download = st.columns([3, 2], vertical_alignment="center")
