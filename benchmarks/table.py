@@ -1,4 +1,5 @@
-"""The tables of benchmarks/README.md, made from the JSON: `python -m benchmarks.table [--check]`."""
+"""The tables of benchmarks/README.md, and that of the verdicts in README.md, made from the JSON:
+`python -m benchmarks.table [--check]`."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
-README = FOLDER / "README.md"
+READMES = (FOLDER / "README.md", FOLDER.parent / "README.md")
 PART = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+TASKS = {"sst2": "SST-2", "conll03": "CoNLL-03", "mnli": "MNLI", "squad": "SQuAD"}
 
 
 def render(document: dict[str, Any]) -> str:
@@ -51,6 +53,8 @@ def fill(text: str) -> str:
     """README with every part between its marks made anew from results/NAME.json."""
 
     def part(match: re.Match[str]) -> str:
+        if match[2] == "verdicts":
+            return match[1] + verdicts() + match[3]
         path = FOLDER / "results" / f"{match[2]}.json"
         if not path.is_file():
             return f"{match[1]}Not measured yet.\n{match[3]}"
@@ -59,22 +63,46 @@ def fill(text: str) -> str:
     return PART.sub(part, text)
 
 
+def verdicts() -> str:
+    """Every claim of the fidelity benchmark: its verdict and number in each task and setting."""
+    found: dict[str, dict[str, str]] = {}
+    columns: list[str] = []
+    for task, name in TASKS.items():
+        path = FOLDER / "results" / f"fidelity_{task}.json"
+        if not path.is_file():
+            continue
+        document = json.loads(path.read_text(encoding="utf-8"))
+        for verdict in document["verdicts"]:
+            setting = "" if verdict["setting"] == "curvature" else verdict["setting"]
+            column = f"{name}, {setting or 'no finetuning'}"
+            columns += [column] if column not in columns else []
+            low, high = verdict["interval"]
+            number = f"{verdict['value']:.3f}" + (f" ({low:.3f} to {high:.3f})" if low < high else "")
+            limit = f", limit {verdict['limit']:.3g}" if verdict["limit"] else ""
+            found.setdefault(verdict["claim"], {})[column] = f"{verdict['verdict']}: {number}{limit}"
+    lines = [_row(["claim", *columns]), _row(["---"] * (1 + len(columns)))]
+    lines += [_row([claim, *(cells.get(column, "") for column in columns)]) for claim, cells in found.items()]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--check", action="store_true", help="say whether README and JSON agree; change nothing"
     )
     check = parser.parse_args().check
-    text = README.read_text(encoding="utf-8")
-    filled = fill(text)
+    differ = False
+    for readme in READMES:
+        text = readme.read_text(encoding="utf-8")
+        filled = fill(text)
+        differ = differ or text != filled
+        if not check:
+            readme.write_text(filled, encoding="utf-8")
     if check:
         print(
-            "README.md and results/*.json",
-            "agree" if text == filled else "differ: run python -m benchmarks.table",
+            "The READMEs and results/*.json", "differ: run python -m benchmarks.table" if differ else "agree"
         )
-        return int(text != filled)
-    README.write_text(filled, encoding="utf-8")
-    return 0
+    return int(check and differ)
 
 
 def _row(cells: list[str]) -> str:
