@@ -17,7 +17,7 @@ from qbert_core.errors import InputError
 from qbert_core.tasks.base import Batch, Examples, Score, make_examples
 from qbert_core.tasks.columns import lists, require_columns, shown
 from qbert_core.tasks.entities import entities, first_break
-from qbert_core.tasks.interval import bootstrap
+from qbert_core.tasks.interval import bootstraps
 
 LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC")
 IGNORED = -100  # target of word pieces that are not the first of a word
@@ -114,8 +114,7 @@ class Conll03:
     def score(self, grades: np.ndarray) -> Score:
         """Entity precision, recall and F1 over all examples together; 0 where there is nothing to count."""
         metrics = {name: float(metric(grades.sum(0)[None])[0]) for name, metric in METRICS.items()}
-        intervals = {name: bootstrap(grades, metric) for name, metric in METRICS.items()}
-        return Score(metrics, intervals, self.metric, len(grades))
+        return Score(metrics, bootstraps(grades, METRICS), self.metric, len(grades))
 
     def main(self, sums: np.ndarray, n: int) -> np.ndarray:
         return METRICS["f1"](sums)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,15 +37,30 @@ def bootstrap(
     `statistic` maps sums (resamples, k) to (resamples,). The same grades and seed give the same interval;
     it always contains the value itself.
     """
+    return bootstraps(grades, {"": statistic}, seed=seed, resamples=resamples)[""]
+
+
+def bootstraps(
+    grades: np.ndarray,
+    statistics: Mapping[str, Callable[[np.ndarray], Any]],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, tuple[float, float]]:
+    """`bootstrap` of several statistics of the same grades, by name: the resamples are drawn once."""
     n = len(grades)
     generator = np.random.default_rng(seed)
-    values: list[Any] = []
+    sums = []
     step = max(1, CHUNK // n)
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
         drawn = generator.integers(n, size=(count, n)) + n * np.arange(count)[:, None]
         times = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)
-        values.append(statistic(times @ grades))
-    value = float(statistic(grades.sum(0)[None])[0])
-    low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
-    return min(float(low), value), max(float(high), value)
+        sums.append(times @ grades)
+    resampled, whole = np.concatenate(sums), grades.sum(0)[None]
+    found = {}
+    for name, statistic in statistics.items():
+        value = float(statistic(whole)[0])
+        low, high = np.percentile(statistic(resampled), [2.5, 97.5])
+        found[name] = (min(float(low), value), max(float(high), value))
+    return found
