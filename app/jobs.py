@@ -55,6 +55,10 @@ class Job:
             return None
         return (time.monotonic() - self.started) / self.done * (self.total - self.done)
 
+    def option(self, name: str) -> str:
+        """What the job was started with, for example `option("--runs")`."""
+        return self.arguments[self.arguments.index(name) + 1]
+
     def cancel(self) -> None:
         """Stop the process: asked first, killed half a second later."""
         with self._lock:

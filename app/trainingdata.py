@@ -1,15 +1,28 @@
-"""Whether training data can be what a job needs, as far as that is cheap to say before the job starts."""
+"""The training data of a job: the field that asks for it, and whether it can be what the job needs, as far as
+that is cheap to say before the job starts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from app.workspace import Workspace
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from app.workspace import DEMO, Workspace
 from qbert_core.errors import InputError
 from qbert_core.tasks.columns import require_columns
 from qbert_core.tasks.data import read_table
 
 LARGEST = 30 * 2**20  # bytes of a file that is opened while a person waits
+
+
+def training_data_input(place: DeltaGenerator, workspace: Workspace, purpose: str = "") -> str:
+    """The field "Training data" of a page, at first what was given on another one; `purpose` begins its help."""
+    default = DEMO if workspace.source.data == DEMO else ""
+    return place.text_input(
+        "Training data", st.session_state.get("train", default), placeholder="a .parquet .csv .json file",
+        help=f"{purpose}demo (600 reviews), a file with the task's columns, or hub:NAME[/CONFIG]:SPLIT",
+    ).strip()  # fmt: skip
 
 
 def check_training_data(workspace: Workspace, data: str) -> None:
@@ -23,6 +36,6 @@ def check_training_data(workspace: Workspace, data: str) -> None:
     if data.startswith("hub:"):
         return
     path = Path(data).expanduser()
-    if data != "demo" and path.is_file() and path.stat().st_size > LARGEST:
+    if data != DEMO and path.is_file() and path.stat().st_size > LARGEST:
         return
     require_columns(read_table(data, split="train"), workspace.task.columns, data)

@@ -25,6 +25,7 @@ from app.figures import (
     kl_heatmap,
     size_accuracy_scatter,
 )
+from app.measured import Measured, measured, measured_words
 from app.registries import live
 from app.table import BIT_CHOICES, MIXED, edited_plan, embedding_table, everywhere, layer_table
 from app.waiting import loaded_workspace
@@ -225,18 +226,11 @@ def _presets_settled(workspace: Workspace) -> bool:
 
 
 def _numbers(workspace: Workspace, plan: Plan) -> None:
-    error = live().error(workspace, plan)
-    if error:
-        st.error(error, icon=":material/error:")
-    result = live().result(workspace, plan)
-    shown = result
-    if shown is None:
-        shown = st.session_state.get("shown", {}).get(workspace.key)
-    else:
-        st.session_state["shown"] = {workspace.key: shown}
-    outdated = shown is None or shown.plan.digest != plan.digest
-    st.html(_cards(workspace, shown, outdated))
-    figure = _heatmap(workspace, shown, outdated)
+    now = measured(workspace, plan)
+    if now.error:
+        st.error(now.error, icon=":material/error:")
+    st.html(_cards(workspace, now))
+    figure = _heatmap(workspace, now.result, now.outdated)
     st.markdown("###### Attention KL from fp32, by layer and head")
     st.plotly_chart(figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl")
 
@@ -252,7 +246,8 @@ def _heatmap(workspace: Workspace, shown: Evaluation | None, outdated: bool) -> 
     return _kept("kl", content, lambda: kl_heatmap(kl, dark=dark, outdated=outdated))
 
 
-def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> str:
+def _cards(workspace: Workspace, now: Measured) -> str:
+    result, said = now.result, measured_words(workspace, now)
     full = fp32_size(workspace.checkpoint.config)["total"]
     words = WORDS[workspace.task.name]
     if result is None:
@@ -260,22 +255,15 @@ def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> s
             Card(label, "\N{EN DASH}", ("", ""))
             for label in (words.metric, "Size", "Effective bits", "Attention KL")
         ]
-        return cards(empty, outdated=True, state=f"Measuring the first {words.many} …", plan="", n=0)
+        return cards(empty, outdated=True, state=said, plan="", n=0)
     metric = workspace.task.metric
     value, base = result.score.metrics[metric], result.baseline.metrics[metric]
     low, high = result.score.interval
     kl = [v for row in result.attention_kl or () for v in row]
     worse = sum(f.was_right and not f.is_right for f in result.flips)
     better = sum(f.is_right and not f.was_right for f in result.flips)
-    if outdated:
-        said = "Outdated: numbers of the plan before. Measuring the new one …"
-    elif result.complete:
-        said = (
-            f"{result.plan.name}: all {fmt_count(result.n)} {words.many} measured; "
-            f"{worse} became wrong, {better} became right"
-        )
-    else:
-        said = f"{result.plan.name}: {fmt_count(result.n)} of {fmt_count(result.total)} {words.many} so far …"
+    if result.complete and not now.outdated:
+        said += f"; {worse} became wrong, {better} became right"
     items = [
         Card(
             words.metric,
@@ -302,7 +290,7 @@ def _cards(workspace: Workspace, result: Evaluation | None, outdated: bool) -> s
             ("nats, mean of heads", f"worst head {fmt_kl(max(kl))}" if kl else ""),
         ),
     ]
-    return cards(items, outdated=outdated, state=said, plan=result.plan.digest, n=result.n)
+    return cards(items, outdated=now.outdated, state=said, plan=result.plan.digest, n=result.n)
 
 
 def _scatter(workspace: Workspace, current: state.Tuning) -> None:

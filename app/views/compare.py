@@ -43,6 +43,7 @@ from app.sweeps import (
     seconds_left,
     write_files,
 )
+from app.trainingdata import training_data_input
 from app.waiting import loaded_workspace
 from app.words import BANDS, WORDS, epochs, quoted
 from app.workspace import MAX_ROWS, Workspace
@@ -97,12 +98,8 @@ def _shared_controls(workspace: Workspace) -> tuple[str, int, Training | None]:
     data, rows, on, passes, seeds = st.columns(
         [3, 1.4, 1.9, 1.2, 1.3], vertical_alignment="bottom", gap="small"
     )
-    default = "demo" if workspace.source.data == "demo" else ""
-    train = data.text_input(
-        "Training data", st.session_state.get("train", default), placeholder="a .parquet .csv .json file",
-        help="For activation ranges, for finetuning, and for a sensitivity where none is there yet. demo (600 "
-        "reviews), a file with the task's columns, or hub:NAME[/CONFIG]:SPLIT",
-    ).strip()  # fmt: skip
+    purpose = "For activation ranges, for finetuning, and for a sensitivity where none is there yet. "
+    train = training_data_input(data, workspace, purpose)
     limit = rows.number_input(
         "First rows", 1, MAX_ROWS, workspace.source.limit, key="compare-rows", persist_state="session",
         help="Of the data every plan is measured on, and of the training data",

@@ -25,7 +25,7 @@ from app.jobs import Job
 from app.kept import show_kept
 from app.planfiles import write_plan
 from app.registries import jobs
-from app.trainingdata import check_training_data
+from app.trainingdata import check_training_data, training_data_input
 from app.trainings import Settings, Stopped, arguments, finished, joined, save_folder, stopped_at
 from app.waiting import loaded_workspace
 from app.words import BANDS, WORDS, quoted
@@ -66,7 +66,7 @@ def page() -> None:
     def draw() -> None:
         if running and job and not job.active:
             st.rerun()
-        shown = folder if job is None else Path(_option(job, "--save"))
+        shown = folder if job is None else Path(job.option("--save"))
         with st.container(key="finetune-status"):  # there even when empty: what is below must not jump
             _status(job, shown, wanted)
         _results(workspace, settings, job, shown)
@@ -81,11 +81,7 @@ def _controls(workspace: Workspace) -> Settings:
     data, rows, epochs, rate, batch, seed = st.columns(
         [3, 1.5, 1.1, 1.5, 1.2, 1.1], vertical_alignment="bottom", gap="small"
     )
-    default = "demo" if workspace.source.data == "demo" else ""
-    train = data.text_input(
-        "Training data", st.session_state.get("train", default), placeholder="a .parquet .csv .json file",
-        help="demo (600 reviews), a file with the task's columns, or hub:NAME[/CONFIG]:SPLIT",
-    ).strip()  # fmt: skip
+    train = training_data_input(data, workspace)
     limit = rows.number_input(
         "First rows", 1, MAX_ROWS, None, placeholder="all", key="finetune-rows", persist_state="session",
         help="Of the training data; empty: all. Measured is on all rows of the session's data.",
@@ -111,7 +107,7 @@ def _start_or_cancel(
     workspace: Workspace, settings: Settings, folder: Path, wanted: list[str], job: Job | None
 ) -> None:
     label, where, go = st.columns([0.7, 4.6, 1.4], vertical_alignment="center", gap="small")
-    shown = folder if job is None or not job.active else Path(_option(job, "--save"))
+    shown = folder if job is None or not job.active else Path(job.option("--save"))
     label.caption("Saved in")
     with where:
         st.code(str(shown), language=None)
@@ -149,11 +145,6 @@ def _shown(wanted: list[str]) -> Job | None:
     return jobs().latest(wanted) or next(active, None)
 
 
-def _option(job: Job, name: str) -> str:
-    """What the job was started with."""
-    return job.arguments[job.arguments.index(name) + 1]
-
-
 def _status(job: Job | None, folder: Path, wanted: list[str]) -> None:
     """How far the training is, what went wrong, and where the next Start would begin."""
     if job is not None and job.arguments != tuple(wanted):
@@ -179,7 +170,7 @@ def _status(job: Job | None, folder: Path, wanted: list[str]) -> None:
         )
     elif job is not None and job.state == "done":
         st.caption(
-            f"Finished: {epochs_words(int(_option(job, '--epochs')))} in {job.result['seconds']:.0f} s, saved in the "
+            f"Finished: {epochs_words(int(job.option('--epochs')))} in {job.result['seconds']:.0f} s, saved in the "
             "folder above."
         )
     elif job is None and finished(folder):
@@ -190,7 +181,7 @@ def _progress(job: Job) -> str:
     point = job.partial
     if not point:
         return "Loading model and data, and measuring the plan before finetuning …"
-    text = f"Step {job.done} of {job.total}, epoch {point['epoch']:.2f} of {_option(job, '--epochs')}, "
+    text = f"Step {job.done} of {job.total}, epoch {point['epoch']:.2f} of {job.option('--epochs')}, "
     text += f"loss {fmt_loss(point['loss'])}"
     left = point["eta_seconds"]
     if left > 0:
@@ -202,7 +193,7 @@ def _results(workspace: Workspace, settings: Settings, job: Job | None, folder: 
     report = (job.result if job is not None else finished(folder)) or None
     epochs, lr = settings.epochs, settings.lr
     if job is not None:
-        epochs, lr = int(_option(job, "--epochs")), float(_option(job, "--lr"))
+        epochs, lr = int(job.option("--epochs")), float(job.option("--lr"))
     points = _points(job, report, stopped_at(folder))
     metric, label = workspace.task.metric, WORDS[workspace.task.name].metric
     before = report["before"][metric] if report and "before" in report else None

@@ -22,6 +22,7 @@ from app.jobs import Job
 from app.kept import show_kept
 from app.planfiles import plan_path, write_plan
 from app.registries import jobs
+from app.trainingdata import training_data_input
 from app.waiting import loaded_workspace
 from app.workspace import Workspace
 from qbert_core.quantization import Plan
@@ -92,11 +93,7 @@ def _controls(workspace: Workspace) -> tuple[list[str], Job | None]:
         help="unit: eigenvectors of length 1, so steps are distances. filter: every row of a direction is as "
         "long as that row of the weights, so that layers can be compared (Li et al. 2018).",
     )  # fmt: skip
-    default = "demo" if workspace.source.data == "demo" else ""
-    data = train.text_input(
-        "Training data", st.session_state.get("train", default), placeholder="a .parquet .csv .json file",
-        help="demo (600 reviews), a file with the task's columns, or hub:NAME[/CONFIG]:SPLIT",
-    ).strip()  # fmt: skip
+    data = training_data_input(train, workspace)
     percent = share.number_input(
         "Share (%)", 0.01, 100.0, 10.0, key="landscape-share", persist_state="session",
         help="Of the training examples: the loss is measured on one random draw of them",

@@ -23,6 +23,7 @@ from app.jobs import Job
 from app.kept import show_kept
 from app.registries import jobs
 from app.table import by_layer as plan_by_layer
+from app.trainingdata import training_data_input
 from app.views.confidence import confidence_section, stability_words
 from app.views.density import density_jobs, density_section
 from app.waiting import loaded_workspace
@@ -70,23 +71,12 @@ def _newest(workspace: Workspace) -> Job | None:
     return next((job for job in jobs().all() if job.arguments[:2] == wanted), None)
 
 
-def _option(job: Job, name: str) -> str:
-    """What the job was started with."""
-    return job.arguments[job.arguments.index(name) + 1]
-
-
 def _controls(workspace: Workspace, job: Job | None) -> tuple[str, float]:
     """What to analyse, Start and Cancel; returns the training data and the share as they stand."""
     train, block, runs, share, go = st.columns(
         [3, 2.6, 1.3, 1.6, 1.6], vertical_alignment="bottom", gap="small"
     )
-    default = "demo" if workspace.source.data == "demo" else ""
-    data = train.text_input(
-        "Training data",
-        st.session_state.get("train", default),
-        placeholder="a .parquet .csv .json file",
-        help="demo (600 reviews), a file with the task's columns, or hub:NAME[/CONFIG]:SPLIT",
-    ).strip()
+    data = training_data_input(train, workspace)
     granularity = block.segmented_control(
         "Blocks", ["layer", "module", "site"], default="layer", required=True,
         help="layer: all parameters of an encoder layer, as in the paper. module: its attention and FFN halves. "
@@ -177,7 +167,7 @@ def _status(job: Job) -> None:
         )
         if document["stopped"] == "stable":
             words = (
-                f"The ranking is stable: no more of the {_option(job, '--runs')} runs were needed. {words}"
+                f"The ranking is stable: no more of the {job.option('--runs')} runs were needed. {words}"
             )
         st.caption(words)
 
@@ -200,7 +190,7 @@ def _results(workspace: Workspace, job: Job | None, data: str, fraction: float) 
         and proposal.get(block["layer"]) == max(proposal.values())
         and len(set(proposal.values())) > 1
     }
-    site = job is not None and _option(job, "--block") == "site"
+    site = job is not None and job.option("--block") == "site"
     _figures(workspace, blocks, frozenset(high), embedding=site)
     ranking, confidence, density = st.tabs(TABS, key="sensitivity-tab", on_change="rerun")
     if ranking.open:
@@ -213,7 +203,7 @@ def _results(workspace: Workspace, job: Job | None, data: str, fraction: float) 
                 st.caption("The ranking and the bits that follow from it appear here after the first run.")
     if confidence.open:
         with confidence:
-            confidence_section(document, int(_option(job, "--runs")) if job else 1)
+            confidence_section(document, int(job.option("--runs")) if job else 1)
     if density.open:
         with density:
             density_section(workspace, blocks, data, fraction)
