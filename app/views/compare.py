@@ -47,7 +47,7 @@ from app.trainingdata import training_data_input
 from app.waiting import loaded_workspace
 from app.words import BANDS, WORDS, epochs, quoted
 from app.workspace import MAX_ROWS, Workspace
-from qbert_core.cli import SWEEP_EXAMPLES, SWEEP_RUNS
+from qbert_core.cli.sweep import SWEEP_EXAMPLES, SWEEP_RUNS
 from qbert_core.errors import InputError
 from qbert_core.quantization import Plan
 from qbert_core.training import recipe_for

@@ -1,0 +1,137 @@
+"""`sensitivity`, `density` and `landscape`: the Hessian of the loss."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from qbert_core.cli.inputs import read_plan
+from qbert_core.cli.parser import Commands, task_and
+from qbert_core.cli.progress import Progress, warn
+
+
+def sensitivity_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Top Hessian eigenvalues of every block over draws of the training data, and Omega."""
+    from qbert_core.checkpoints import load_checkpoint
+    from qbert_core.runtime.sensitivity import stored_sensitivity
+    from qbert_core.runtime.store import Store
+    from qbert_core.tasks import task_named
+    from qbert_core.tasks.data import read_table
+
+    task = task_named(args.task)
+    checkpoint = load_checkpoint(args.model)
+    examples = task.examples(read_table(args.train, split="train", limit=args.limit), checkpoint, args.train)
+    result = stored_sensitivity(
+        checkpoint,
+        task,
+        examples,
+        Store(),
+        runs=args.runs,
+        fraction=args.fraction,
+        granularity=args.block,
+        tolerance=args.tolerance,
+        seed=args.seed,
+        high=args.high,
+        confidence=args.confidence,
+        until_stable=args.until_stable,
+        trace=args.trace,
+        workers=args.workers,
+        events=Progress(),
+        warn=warn,
+    )
+    return result.to_json()
+
+
+def density_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Spectral density and trace of one block's Hessian over one draw of the training data."""
+    from qbert_core.checkpoints import load_checkpoint
+    from qbert_core.curvature import block_named, spectrum
+    from qbert_core.tasks import task_named
+    from qbert_core.tasks.data import read_table
+
+    task = task_named(args.task)
+    checkpoint = load_checkpoint(args.model)
+    name = args.block_name if args.layer is None else f"bert.encoder.layer.{args.layer}"
+    block = block_named(checkpoint.config, name)
+    examples = task.examples(read_table(args.train, split="train", limit=args.limit), checkpoint, args.train)
+    result = spectrum(
+        checkpoint,
+        task,
+        examples,
+        block,
+        fraction=args.fraction,
+        steps=args.steps,
+        probes=args.probes,
+        seed=args.seed,
+        events=Progress(),
+    )
+    return result.to_json()
+
+
+def landscape_command(args: argparse.Namespace) -> dict[str, Any]:
+    """Loss of a layer around its weights, over the two directions of largest curvature."""
+    from qbert_core.checkpoints import load_checkpoint
+    from qbert_core.curvature import landscape
+    from qbert_core.tasks import task_named
+    from qbert_core.tasks.data import read_table
+
+    task = task_named(args.task)
+    checkpoint = load_checkpoint(args.model)
+    plan = read_plan(args.plan, checkpoint, task)
+    examples = task.examples(read_table(args.train, split="train", limit=args.limit), checkpoint, args.train)
+    result = landscape(
+        checkpoint,
+        task,
+        examples,
+        args.layer,
+        plan,
+        steps=args.steps,
+        span=args.span,
+        normalise=args.normalise,
+        fraction=args.fraction,
+        tolerance=args.tolerance,
+        seed=args.seed,
+        events=Progress(),
+    )
+    return result.to_json()
+
+
+def add(commands: Commands) -> None:
+    """This file's commands and their options."""
+    c = commands.add("sensitivity", sensitivity_command)
+    task_and(c, "--train")
+    c.add_argument("--runs", type=int, default=10)
+    c.add_argument("--fraction", type=float, default=0.1, help="share of the training examples a run")
+    c.add_argument("--block", choices=("layer", "module", "site"), default="layer")
+    c.add_argument("--tolerance", type=float, default=0.01, help="largest residual of an eigenvalue")
+    c.add_argument(
+        "--until-stable", action="store_true", help="stop before --runs when the high set is stable"
+    )
+    c.add_argument("--high", type=int, metavar="K", help="blocks that get the higher bits (default: half)")
+    c.add_argument("--confidence", type=float, default=0.95, help="bootstrap probability of that set")
+    c.add_argument("--trace", type=int, default=0, metavar="N", help="products for each block's trace, too")
+    c.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the runs")
+
+    c = commands.add("density", density_command)
+    task_and(c, "--train")
+    which = c.add_mutually_exclusive_group(required=True)
+    which.add_argument("--layer", type=int, metavar="I", help="an encoder layer, from 0")
+    which.add_argument("--block-name", metavar="NAME", help="a layer, half a layer or a weight matrix")
+    c.add_argument("--fraction", type=float, default=0.1, help="share of the training examples")
+    c.add_argument("--steps", type=int, default=60, help="Lanczos steps a probe")
+    c.add_argument("--probes", type=int, default=4, help="random vectors to average over")
+
+    c = commands.add("landscape", landscape_command)
+    task_and(c, "--train")
+    c.add_argument("--layer", type=int, required=True, metavar="I", help="an encoder layer, from 0")
+    c.add_argument("--fraction", type=float, default=0.1, help="share of the training examples")
+    c.add_argument("--tolerance", type=float, default=0.01, help="largest residual of an eigenvalue")
+    c.add_argument("--steps", type=int, default=21, help="points an axis")
+    c.add_argument("--span", type=float, metavar="S", help="axes from -S to S (default: by the curvature)")
+    c.add_argument(
+        "--normalise",
+        choices=("none", "filter"),
+        default="none",
+        help="length of the directions: 1, or row for row that of the weights (Li et al. 2018)",
+    )
+    c.add_argument("--plan", default="qbert-4", help="a plan's JSON file or a preset's name")
