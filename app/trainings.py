@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from app.planfiles import plan_path
 from app.workspace import Workspace
 from qbert_core.quantization import Plan
+from qbert_core.runtime.home import data_home
 from qbert_core.training.state import FILE as STATE
 
 STATES = ".training"  # where in its folder the command keeps the state of a training under way
@@ -45,12 +45,8 @@ class Stopped:
 
 
 def models_home() -> Path:
-    """Where finetuned models are kept: $QBERT_HOME/models, else in the user's data home."""
-    home = os.environ.get("QBERT_HOME")
-    if home:
-        return Path(home) / "models"
-    data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "qbert-studio" / "models"
+    """Where finetuned models are kept."""
+    return data_home() / "models"
 
 
 def save_folder(workspace: Workspace, settings: Settings, today: date) -> Path:

@@ -15,6 +15,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from qbert_core.runtime.home import cache_home
+
 TABLE = "CREATE TABLE IF NOT EXISTS units (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 
 
@@ -26,9 +28,8 @@ class StoreError(OSError):
 
 
 def default_path() -> Path:
-    """$QBERT_HOME/store.sqlite, else ~/.cache/qbert-studio/store.sqlite."""
-    home = os.environ.get("QBERT_HOME")
-    return (Path(home) if home else Path.home() / ".cache" / "qbert-studio") / "store.sqlite"
+    """store.sqlite in the cache home."""
+    return cache_home() / "store.sqlite"
 
 
 def unit_key(kind: str, **settings: Any) -> str:
