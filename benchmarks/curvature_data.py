@@ -1,9 +1,10 @@
 """How much data a ranking needs: lambda over draws of growing size, and when its high set is stable.
 
-On real SST-2 training rows (`../shared/data`), the demo model, layer by layer. Three questions. How do mean,
-spread and sign of lambda change as a draw grows? How sure is the set of the K most sensitive layers after
-all runs of a size? And is `--until-stable` right: runs of one size are put in random orders, the rule stops
-each of them, and the set it stopped with is compared with the set that all runs of that size give.
+On real training rows (`../shared/data`) of one task and a model finetuned on it, layer by layer. Three
+questions. How do mean, spread and sign of lambda change as a draw grows? How sure is the set of the K most
+sensitive layers after all runs of a size? And is `--until-stable` right: runs of one size are put in random
+orders, the rule stops each of them, and the set it stopped with is compared with the set that all runs of that
+size give.
 
 Finished runs are kept in a file beside the result (`--runs-file`), so that the study can be interrupted.
 """
@@ -19,14 +20,14 @@ import numpy as np
 import torch
 
 from benchmarks.machine import Others
-from benchmarks.record import ROOT, begin, parser, save
+from benchmarks.realdata import FILES, training_data
+from benchmarks.record import begin, parser, save
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.curvature import blocks_of, draw, run_blocks, stability
 from qbert_core.tasks import task_named
 from qbert_core.tasks.data import read_table
 
 CLAIM = "A ranking that is stable for the bits needs a small part of the paper's 10 runs x 10 % of the data"
-DATA = ROOT.parent / "shared" / "data" / "sst2" / "train.parquet"
 SIZES = {16: 100, 64: 60, 256: 12, 1024: 4}  # rows a run -> runs
 ORDERS = 60  # random orders of the runs of one size
 CONFIDENCE = 0.95
@@ -36,7 +37,7 @@ PAPER = (10, 0.1)  # runs, share of the data
 def main() -> None:
     options = parser(__doc__, 1)
     options.add_argument("--model", default="demo")
-    options.add_argument("--data", type=Path, default=DATA)
+    options.add_argument("--task", default="sst2", choices=tuple(FILES))
     options.add_argument("--sizes", default=",".join(f"{n}x{runs}" for n, runs in SIZES.items()))
     options.add_argument("--high", type=int, default=3)
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -48,16 +49,18 @@ def main() -> None:
     samples = measure(arguments, sizes)
     pools = {n: [s for s in samples if s["rows"] == n] for n in sizes}
     total = samples[0]["of"]
+    name = "curvature_data" if arguments.task == "sst2" else f"curvature_data_{arguments.task}"
     save(
-        "curvature_data", CLAIM, arguments, began, samples,
+        name, CLAIM, arguments, began, samples,
         [sizes_table(pools), sets_table(pools, arguments.high), stop_table(pools, arguments, total)], [],
     )  # fmt: skip
 
 
 def measure(arguments: Any, sizes: dict[int, int]) -> list[dict[str, Any]]:
     """Every run of every size; those in the file are taken from there."""
-    checkpoint, task = load_checkpoint(arguments.model), task_named("sst2")
-    examples = task.examples(read_table(str(arguments.data), split="train"), checkpoint, str(arguments.data))
+    checkpoint, task = load_checkpoint(arguments.model), task_named(arguments.task)
+    data = str(training_data(arguments.task))
+    examples = task.examples(read_table(data, split="train"), checkpoint, data)
     blocks = blocks_of(checkpoint.config)
     known: dict[tuple[int, int], dict[str, Any]] = {}
     if arguments.runs_file.is_file():

@@ -22,7 +22,8 @@ from app.reported import METHODS as REPORTED
 from benchmarks.fidelity.claims import Verdict, of_attention, of_curvature, of_plans
 from benchmarks.fidelity.contrast import Measured
 from benchmarks.machine import facts
-from benchmarks.record import RESULTS, ROOT, begin, commit, rounded
+from benchmarks.realdata import FILES, training_data, validation_data
+from benchmarks.record import RESULTS, begin, commit, rounded
 from benchmarks.table import render
 from qbert_core.allocation.experiments import Variant, group_counts, methods, modules
 from qbert_core.checkpoints import Checkpoint, load_checkpoint
@@ -36,13 +37,6 @@ from qbert_core.tasks import Examples, Task, difference, grades, task_named
 from qbert_core.tasks.data import read_table
 from qbert_core.training import recipe_for
 
-DATA = ROOT.parent / "shared" / "data"
-FILES = {  # task -> training data, data to measure on
-    "sst2": ("sst2/train.parquet", "sst2/validation_even.parquet"),
-    "mnli": ("mnli/train_9k.parquet", "mnli/validation_matched_shared.parquet"),
-    "conll03": ("conll2003/train.parquet", "conll2003/validation.parquet"),
-    "squad": ("squad/train_subset.parquet", "squad/validation_first_half.parquet"),
-}
 CLAIM = "The paper's claims, judged on this model and data"
 GROUPS = ("1", "heads", "128", "rows")
 # what is finetuned, the most telling first; a name that ends in * stands for all that begin so
@@ -76,7 +70,7 @@ class Study:
         self.options = options
         self.task: Task = task_named(options.task)
         self.model: Checkpoint = load_checkpoint(options.model)
-        train, data = (DATA / name for name in FILES[options.task])
+        train, data = training_data(options.task), validation_data(options.task)
         self.train = self._examples(train, None)
         self.data = self._examples(data, options.limit)
         self.store = Store()
