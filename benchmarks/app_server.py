@@ -24,10 +24,11 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 @dataclass(frozen=True)
 class Server:
-    """A running app: its address, and the moment its process was started (seconds since 1970)."""
+    """A running app: its address, the moment its process was started (seconds since 1970), and its number."""
 
     address: str
     started: float
+    process: int
 
     def answers(self, timeout: float = 120) -> float:
         """Wait for the first answer to a request; returns the moment it came."""
@@ -60,7 +61,7 @@ def running_app() -> Iterator[Server]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            yield Server(f"http://127.0.0.1:{port}", started)
+            yield Server(f"http://127.0.0.1:{port}", started, process.pid)
         finally:
             process.terminate()
             try:
