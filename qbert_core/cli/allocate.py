@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from qbert_core.cli.inputs import read_json, whole_numbers
 from qbert_core.cli.parser import Commands
 from qbert_core.cli.progress import warn
 from qbert_core.errors import InputError
+
+if TYPE_CHECKING:
+    from qbert_core.checkpoints import Checkpoint
+    from qbert_core.curvature import Sensitivity
+    from qbert_core.quantization import Plan
 
 # how it ranks layers -> what its plans are called
 METHODS = {
@@ -19,13 +26,18 @@ METHODS = {
 }
 
 
+MAX_POINTS = 500  # of the frontier in the document
+
+
 def allocate_command(args: argparse.Namespace) -> dict[str, Any]:
-    """From sensitivity to a plan: the most sensitive layers get the higher bits."""
-    from qbert_core.allocation import allocate_by_rank, layer_perturbations, rank
+    """From sensitivity to a plan: the most sensitive layers get the higher bits, or the best plan under a budget.
+
+    --high K: the K layers that --rule ranks first get the higher of two widths. --budget-mb X: every block of
+    the sensitivity gets one of the widths so that the predicted harm, the sum of s |W - Q(W)|^2 / 2 over the
+    blocks, is the least that X MB allow; s is Omega, |mean| or the mean trace, as --rule says.
+    """
     from qbert_core.checkpoints import load_checkpoint
     from qbert_core.curvature import Sensitivity
-    from qbert_core.quantization import plan_size, sites_of
-    from qbert_core.quantization.plan import uniform_plan
 
     checkpoint = load_checkpoint(args.model)
     sensitivity = Sensitivity.from_json(read_json(args.sensitivity))
@@ -35,14 +47,27 @@ def allocate_command(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError(
             f"{args.sensitivity}: layers {layers}; the model has 0..{checkpoint.config.layers - 1}"
         )
+    if sensitivity.model not in (None, checkpoint.fingerprint):
+        warn(f"{args.sensitivity} was computed for another model")
+    if args.high is None:
+        return under_budget(args, checkpoint, sensitivity, bits)
+    return by_rank(args, checkpoint, sensitivity, bits)
+
+
+def by_rank(
+    args: argparse.Namespace, checkpoint: Checkpoint, sensitivity: Sensitivity, bits: list[int]
+) -> dict[str, Any]:
+    """The paper's rule."""
+    from qbert_core.allocation import allocate_by_rank, layer_perturbations, rank
+    from qbert_core.quantization import plan_size, sites_of
+    from qbert_core.quantization.plan import uniform_plan
+
     perturbations = None
     if args.rule.endswith("-perturbation"):
         perturbations = layer_perturbations(checkpoint, min(bits), args.groups)
     by_layer = allocate_by_rank(
         sensitivity, bits, high=args.high, rule=args.rule, perturbations=perturbations
     )
-    if sensitivity.model not in (None, checkpoint.fingerprint):
-        warn(f"{args.sensitivity} was computed for another model")
     plan = uniform_plan(
         sites_of(checkpoint.config),
         f"{METHODS[args.rule]}-{min(bits)}-{max(bits)}-high-{args.high}",
@@ -72,12 +97,95 @@ def allocate_command(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def under_budget(
+    args: argparse.Namespace, checkpoint: Checkpoint, sensitivity: Sensitivity, bits: list[int]
+) -> dict[str, Any]:
+    """The plan of least predicted harm, and the frontier it lies on."""
+    from qbert_core.allocation import Frontier, sites_of_unit, units_of
+    from qbert_core.quantization import SitePlan, plan_size, sites_of
+    from qbert_core.quantization.plan import uniform_plan
+    from qbert_core.quantization.size import MB
+
+    units = units_of(checkpoint, sensitivity, bits, args.groups, args.rule)
+    frontier = Frontier(units)
+    name = f"{METHODS[args.rule]}-budget-{args.budget_mb:g}mb"
+    start = uniform_plan(
+        sites_of(checkpoint.config), name, bits=min(bits), groups=args.groups,
+        embedding_bits=args.embedding_bits, activation_bits=8,
+    )  # fmt: skip
+
+    def plan_of(chosen: dict[str, int]) -> Plan:
+        entries = {
+            site: SitePlan(width, args.groups)
+            for unit, width in chosen.items()
+            for site in sites_of_unit(checkpoint, unit)
+        }
+        return start.with_sites(entries)
+
+    # what the frontier leaves out: tables, biases and LayerNorms; the same for every assignment
+    smallest = plan_size(checkpoint.config, plan_of(frontier.bits(0))).size_mb
+    rest = smallest - frontier.sizes[0] / MB
+    if args.budget_mb < smallest:
+        raise InputError(
+            f"--budget-mb {args.budget_mb:g}: the smallest plan with bits {args.bits}, {args.groups} groups and "
+            f"--embedding-bits {args.embedding_bits} has {smallest:.2f} MB"
+        )
+    index = frontier.best((args.budget_mb - rest) * MB + 0.5)
+    chosen = frontier.bits(index)
+    size = plan_size(checkpoint.config, plan_of(chosen))
+    shown = sorted({round(i) for i in np.linspace(0, len(frontier) - 1, min(len(frontier), MAX_POINTS))})
+    return {
+        "plan": plan_of(chosen).to_json(),
+        "size_mb": size.size_mb,
+        "weights_mb": size.weights_mb,
+        "effective_bits": size.effective_bits,
+        "harm": float(frontier.harms[index]),
+        "why": [
+            {
+                "name": block.name,
+                "layer": block.layer,
+                "omega": block.omega,
+                "harm": next(c.harm for c in unit.choices if c.bits == chosen[block.name]),
+                "bits": chosen[block.name],
+            }
+            for block, unit in zip(sensitivity.blocks, units, strict=True)
+        ],
+        "frontier": [
+            {
+                "size_mb": rest + frontier.sizes[i] / MB,
+                "harm": float(frontier.harms[i]),
+                "bits": frontier.bits(i),
+            }
+            for i in shown
+        ],
+        "frontier_points": len(frontier),
+    }
+
+
 def add(commands: Commands) -> None:
     """This file's commands and their options."""
     c = commands.add("allocate", allocate_command)
     c.add_argument("--sensitivity", required=True, metavar="FILE", help="what the sensitivity command wrote")
-    c.add_argument("--bits", required=True, help="two widths, for example 2,4")
-    c.add_argument("--high", type=int, required=True, metavar="K", help="layers that get the higher one")
+    c.add_argument("--bits", required=True, help="widths: two with --high, for example 2,4; else 2,3,4,8")
+    which = c.add_mutually_exclusive_group(required=True)
+    which.add_argument("--high", type=int, metavar="K", help="layers that get the higher of two widths")
+    which.add_argument(
+        "--budget-mb",
+        type=budget,
+        metavar="X",
+        help="the best plan of at most X MB (size_mb), tables included",
+    )
     c.add_argument("--rule", choices=tuple(METHODS), default="omega")
     c.add_argument("--groups", type=int, default=128)
     c.add_argument("--embedding-bits", type=int, default=8)
+
+
+def budget(text: str) -> float:
+    """A size in MB, for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"budget is {text}; expected a size in MB above 0, for example 12.5")
+    return number
