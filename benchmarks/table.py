@@ -13,6 +13,11 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 READMES = (FOLDER / "README.md", FOLDER.parent / "README.md")
 PART = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+SETTINGS = {
+    "curvature": "Curvature",
+    "no finetuning": "Plans without finetuning",
+    "finetuned": "Plans finetuned quantization-aware",
+}
 TASKS = {"sst2": "SST-2", "conll03": "CoNLL-03", "mnli": "MNLI", "squad": "SQuAD"}
 
 
@@ -64,24 +69,26 @@ def fill(text: str) -> str:
 
 
 def verdicts() -> str:
-    """Every claim of the fidelity benchmark: its verdict and number in each task and setting."""
-    found: dict[str, dict[str, str]] = {}
-    columns: list[str] = []
+    """Every claim of the fidelity benchmark: its verdict and number in each task, a table a setting."""
+    found: dict[str, dict[str, dict[str, str]]] = {title: {} for title in SETTINGS.values()}
+    columns: dict[str, list[str]] = {title: [] for title in SETTINGS.values()}
     for task, name in TASKS.items():
         path = FOLDER / "results" / f"fidelity_{task}.json"
         if not path.is_file():
             continue
         document = json.loads(path.read_text(encoding="utf-8"))
         for verdict in document["verdicts"]:
-            setting = "" if verdict["setting"] == "curvature" else verdict["setting"]
-            column = f"{name}, {setting or 'no finetuning'}"
-            columns += [column] if column not in columns else []
+            title = SETTINGS[verdict["setting"]]
             low, high = verdict["interval"]
-            number = f"{verdict['value']:.3f}" + (f" ({low:.3f} to {high:.3f})" if low < high else "")
+            number = f"{verdict['value']:.2f}" + (f" ({low:.2f} to {high:.2f})" if low < high else "")
             limit = f", limit {verdict['limit']:.3g}" if verdict["limit"] else ""
-            found.setdefault(verdict["claim"], {})[column] = f"{verdict['verdict']}: {number}{limit}"
-    lines = [_row(["claim", *columns]), _row(["---"] * (1 + len(columns)))]
-    lines += [_row([claim, *(cells.get(column, "") for column in columns)]) for claim, cells in found.items()]
+            found[title].setdefault(verdict["claim"], {})[name] = f"{verdict['verdict']}: {number}{limit}"
+            columns[title] += [name] if name not in columns[title] else []
+    lines = []
+    for title, claims in found.items():
+        own = columns[title]
+        lines += ["", f"**{title}**", "", _row(["claim", *own]), _row(["---"] * (1 + len(own)))]
+        lines += [_row([claim, *(cells.get(name, "") for name in own)]) for claim, cells in claims.items()]
     return "\n".join(lines) + "\n"
 
 
