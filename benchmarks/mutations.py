@@ -17,7 +17,6 @@ from typing import Any
 
 from qbert_core.checkpoints import Checkpoint, load_checkpoint
 from qbert_core.checkpoints.archive import unpack
-from qbert_core.errors import InputError
 from qbert_core.quantization import plan_size, sites_of
 from qbert_core.quantization.plan import parse_plan, uniform_plan
 from qbert_core.quantization.trained import load_trained
@@ -242,16 +241,16 @@ def _zip(sound: Path, draw: random.Random) -> dict[str, bytes]:
     """An archive with hostile names, links, sizes or flags."""
     made = io.BytesIO()
     method = draw.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
-    prefix = draw.choice(("", "", "my-model/", "/", "../", "a/b/", "C:\\", "..\\", "\0", "x" * 300 + "/", "é/"))
+    prefix = draw.choice((*("", "my-model/") * 8, "/", "../", "a/b/", "C:\\", "..\\", "\0", "x" * 300 + "/", "é/"))
     with zipfile.ZipFile(made, "w", method) as archive:
         for path in sorted((sound / "model").iterdir()):
-            if draw.random() < 0.05:
+            if draw.random() < 0.02:
                 continue
             name = prefix + path.name
-            name = draw.choice((name,) * 8 + (name.upper(), "../" + name, "./" + name, name + "/", "a/../" + name))
+            name = draw.choice((name,) * 80 + (name.upper(), "../" + name, "./" + name, name + "/", "a/../" + name))
             info = zipfile.ZipInfo(name)
             info.compress_type = method
-            if draw.random() < 0.05:
+            if draw.random() < 0.02:
                 info.external_attr = draw.choice((0o120777, 0o060644, 0o010644, 0o104755)) << 16
             body = path.read_bytes()
             if draw.random() < 0.05:
@@ -265,9 +264,9 @@ def _zip(sound: Path, draw: random.Random) -> dict[str, bytes]:
             archive.writestr(draw.choice(("setup.py", "pytorch_model.bin", "inner.zip")), b"import os")
     raw = made.getvalue()
     how = draw.random()
-    if how < 0.25:
+    if how < 0.2:
         raw = bytes_mutated(raw, draw)
-    elif how < 0.4:  # the list of entries and its end record
+    elif how < 0.35:  # the list of entries and its end record
         at = max(0, len(raw) - draw.randrange(1, 700))
         raw = raw[:at] + draw.randbytes(draw.choice((1, 2, 4))) + raw[at + 4 :]
     elif how < 0.45:

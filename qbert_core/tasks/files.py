@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qbert_core.errors import InputError
-from qbert_core.jsonfile import cause, printable
+from qbert_core.jsonfile import cause
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
 MAX_BYTES = 2 * 2**30  # of a file
@@ -103,7 +103,7 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
         yield line
 
 
-def _json(path: Path, limit: int | None) -> pd.DataFrame:
+def _json(path: Path, _limit: int | None) -> pd.DataFrame:
     return _checked_width(pd.read_json(path, dtype=False), path)
 
 
@@ -130,7 +130,8 @@ def _parquet(path: Path, limit: int | None) -> pd.DataFrame:
     if not 0 <= facts.num_rows <= MAX_ROWS:
         raise InputError(f"{path}: {facts.num_rows:,} rows, {MAX_ROWS:,} are allowed")
     wanted = facts.num_rows if limit is None else min(limit, facts.num_rows)
-    groups, rows, announced = [], 0, 0
+    groups: list[int] = []
+    rows = announced = 0
     for number in range(facts.num_row_groups):
         if rows >= wanted and groups:
             break
@@ -167,7 +168,7 @@ def _parquet(path: Path, limit: int | None) -> pd.DataFrame:
     if not batches:
         return pd.DataFrame(columns=schema.names)
     # without pandas' own notes in the file, which are one more thing to parse
-    table = pa.Table.from_batches(batches).to_pandas(ignore_metadata=True)
+    table: pd.DataFrame = pa.Table.from_batches(batches).to_pandas(ignore_metadata=True)
     return table[[name for name in table.columns if not str(name).startswith("__index_level_")]]
 
 
