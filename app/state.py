@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import streamlit as st
 
 from app.link import plan_from_text, plan_to_text
+from app.plain import plain
 from app.registries import workspaces
 from app.serving import upload_megabytes
 from app.uploads import Uploads, is_upload, new_key, shown
@@ -122,7 +123,7 @@ def _restore(workspace: Workspace, current: Tuning, linked: str, *, remember: bo
     try:
         plan = plan_from_text(linked, sites_of(workspace.checkpoint.config))
     except InputError as error:
-        st.toast(f"{error}. The plan on screen stays.", icon=":material/link_off:")
+        st.toast(f"{plain(str(error))}. The plan on screen stays.", icon=":material/link_off:")
         st.session_state["linked"] = linked
         return
     if remember:

@@ -20,7 +20,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from qbert_core.access import access
+from qbert_core.access import DEMO, access
 from qbert_core.bert import BertConfig
 from qbert_core.checkpoints.checkpoint import Checkpoint
 from qbert_core.checkpoints.description import (
@@ -39,7 +39,7 @@ HUB_FILES = ["config.json", WEIGHTS_FILE, "tokenizer.json", "tokenizer_config.js
 
 def demo_folder() -> Path:
     """Where the demo checkpoint and its data set lie."""
-    return Path(__file__).resolve().parents[2] / "assets" / "demo"
+    return DEMO
 
 
 def load_checkpoint(model: str | Path) -> Checkpoint:
