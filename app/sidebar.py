@@ -117,7 +117,7 @@ def _upload_form() -> None:
             f"Data: one {', '.join(SUFFIXES)}. At most {mine.megabytes:,} MB. Only this tab sees them, until it "
             "is closed or reloaded; no link holds them.",
         )
-        if st.form_submit_button("Upload and load", width="stretch"):
+        if st.form_submit_button("Load these files", width="stretch"):
             _take(mine, [Given(file.name, file) for file in given])
     if names := mine.names():
         st.caption("Uploaded: " + plain(", ".join(names)))

@@ -6,6 +6,7 @@ a zip, a parquet footer; one in four only overwrites bytes. The same kind and se
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -54,7 +55,7 @@ def value(draw: random.Random, depth: int = 0) -> Any:
     if pick < 0.45:
         return draw.choice(NUMBERS)
     if pick < 0.9 or depth > 2:
-        return draw.choice(ODD)
+        return copy.deepcopy(draw.choice(ODD))  # what is put into it later must not be in the next case
     if pick < 0.93:
         made: Any = 0
         for _ in range(draw.choice((3, 70, 900))):

@@ -334,7 +334,8 @@ class TestCompare:
         other.write_text("premise,hypothesis,label\na,b,0\n")
         choose(compare, "Training data", str(other))
         at = press(compare, "Start")
-        assert "column sentence is missing; found: premise, hypothesis, label" in at.main.error[0].value.replace("\\", "")
+        shown = at.main.error[0].value.replace("\\", "")
+        assert "column sentence is missing; found: premise, hypothesis, label" in shown
         assert not speaker.commands
 
     def test_rows_are_shown_as_they_arrive(

@@ -568,7 +568,7 @@ def test_texts_that_do_not_fit_the_model_are_counted(tiny: Checkpoint, tmp_path:
 
 def upload(seen: Visit, *files: tuple[str, bytes]) -> AppTest:
     seen.at.sidebar.file_uploader[0].set_value([(name, content, "") for name, content in files])
-    (button,) = [b for b in seen.at.sidebar.button if b.label == "Upload and load"]
+    (button,) = [b for b in seen.at.sidebar.button if b.label == "Load these files"]
     button.click()
     return seen.run()
 

@@ -125,8 +125,17 @@ def test_other_files_are_refused(
 
 
 @pytest.mark.parametrize(
-    "name", ["../../x.csv", "/etc/x.csv", "a/b.csv", "<img src=x>.csv", "\u202egnp.csv", ".hidden.csv", "x" * 999 + ".csv"]
-)  # fmt: skip
+    "name",
+    [
+        "../../x.csv",
+        "/etc/x.csv",
+        "a/b.csv",
+        "<img src=x>.csv",
+        "\u202egnp.csv",
+        ".hidden.csv",
+        "x" * 999 + ".csv",
+    ],
+)
 def test_a_name_says_nothing_about_where_a_file_goes(mine: Uploads, unlimited: list[Path], name: str) -> None:
     _, kept = mine.store([given(name, CSV)])
     assert kept is not None

@@ -45,7 +45,7 @@ def test_a_case_is_named_by_kind_and_seed(sound: Path, kind: str) -> None:
     ("do", "expected"),
     [
         (lambda folder, sound: 1 / 0, "ZeroDivisionError"),
-        (lambda folder, sound: str(len(bytearray(os.urandom(1000)) * (fuzz.MEMORY // 1000))), "used after"),
+        (lambda folder, sound: str(len(bytearray(os.urandom(1000)) * (fuzz.MEMORY // 900))), "used after"),
         (
             lambda folder, sound: (_ for _ in ()).throw(fuzz_error("two\nlines")),
             "in other than one short line",
