@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from app import state
 from app.plain import plain
@@ -108,7 +109,7 @@ def _folders() -> str:
 def _upload_form() -> None:
     """Take a model, data or both; what was uploaded is loaded at once."""
     mine = state.uploads()
-    with st.form("upload-form", border=False, clear_on_submit=True):  # cleared, the server forgets its copy
+    with st.form("upload-form", border=False, clear_on_submit=True):
         given = st.file_uploader(
             "Upload a model, data or both",
             accept_multiple_files=True,
@@ -118,9 +119,20 @@ def _upload_form() -> None:
             "is closed or reloaded; no link holds them.",
         )
         if st.form_submit_button("Load these files", width="stretch"):
-            _take(mine, [Given(file.name, file) for file in given])
+            try:
+                _take(mine, [Given(file.name, file) for file in given])
+            finally:
+                _forget([file.file_id for file in given])
     if names := mine.names():
         st.caption("Uploaded: " + plain(", ".join(names)))
+
+
+def _forget(files: list[str]) -> None:
+    """Give back the memory of what has been stored: Streamlit would keep it as long as the session."""
+    context = get_script_run_ctx()
+    if context is not None:
+        for file in files:
+            context.uploaded_file_mgr.remove_file(context.session_id, file)
 
 
 def _take(mine: Uploads, given: list[Given]) -> None:

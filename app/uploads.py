@@ -107,23 +107,23 @@ class Uploads:
         size = sum(_size(file) for file in files)
         if size > self.megabytes * MB:
             raise InputError(f"{size / MB:,.0f} MB, more than the {self.megabytes:,} allowed in one upload")
-        with _LOCK:
-            self._make_room(size)
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            kept: list[Path] = []
-            try:
+        kept: list[Path] = []
+        try:
+            with _LOCK:
+                self._make_room(size)
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 if model:
                     kept.append(self._place(_model_name(model)))
                     self._write_model(model, kept[-1])
                 if data:
                     kept.append(self._place(data.name))
                     write_file(data.content, kept[-1], self.megabytes * MB, printable(data.name))
-                for path in kept:
-                    examine(path)
-            except BaseException:
-                for path in kept:
-                    _remove(path)
-                raise
+            for path in kept:
+                examine(path)
+        except BaseException:
+            for path in kept:
+                _remove(path)
+            raise
         names = [PREFIX + path.name for path in kept]
         return (names[0] if model else None), (names[-1] if data else None)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -614,3 +615,28 @@ def test_a_server_without_uploads_offers_none(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("QBERT_UPLOADS", "0")
     at = visit().run()
     assert not at.sidebar.file_uploader
+
+
+def test_labels_columns_and_sentences_with_markup_are_text_on_every_page(tmp_path: Path) -> None:
+    link = "![x](http://evil.test/x.png) [y](http://evil.test) <a href=http://evil.test>z</a>"
+    model = make_tiny(tmp_path / "model", labels=(f"no {link}", f"yes {link}"))
+    rows = [
+        {"sentence": f"a good film {link} {i}", "label": i % 2, f"kind {link}": f"{link} {i % 3}"}
+        for i in range(24)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / f"{link.replace('/', '_')}.csv", index=False)
+    seen = visit(model=str(model), data=str(tmp_path / f"{link.replace('/', '_')}.csv"))
+    seen.settled()
+    for page in ("bits", "examples", "attention", "compare", "finetune"):
+        at = seen.turn_to(page)
+        at = seen.run()
+        read = [*at.markdown, *at.caption, *at.error, *at.info, *at.sidebar.markdown, *at.sidebar.caption]
+        labels = [widget.label for kind in ("selectbox", "text_input", "button", "radio") for widget in at.get(kind)]
+        for text in [*(element.value for element in read), *labels]:
+            bare = re.sub(r"\\.", "", text)  # what is escaped has no power
+            assert "](" not in bare, (page, text)
+            assert "<a" not in bare, (page, text)
+            assert "http:" not in bare, (page, text)
+        assert "<a href" not in seen.page_html(), page
+        for chart in at.get("plotly_chart"):
+            assert "<a href" not in chart.proto.spec, page
