@@ -22,6 +22,8 @@ from qbert_core.checkpoints import load_checkpoint
 from qbert_core.checkpoints.archive import FILES, MAX_ENTRIES, MAX_RATIO, unpack
 from qbert_core.errors import InputError
 from qbert_core.jsonfile import MAX_DEPTH, parse_json, read_json
+from qbert_core.quantization import sites_of
+from qbert_core.quantization.plan import parse_plan, uniform_plan
 from qbert_core.tasks import files as files_module
 from qbert_core.tasks import task_named
 from qbert_core.tasks.data import read_table
@@ -352,3 +354,19 @@ def test_the_hub_is_closed_unless_opened(root: Path) -> None:
 def test_a_path_that_is_none_is_refused(name: str) -> None:
     refusal(lambda: load_checkpoint(name))
     refusal(lambda: read_table(name))
+
+
+def test_a_parquet_text_that_is_not_utf8_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"sentence": pa.array([b"\xff\xfe", b"a"]).view(pa.string()), "label": [0, 1]}), path)
+    assert "not readable as parquet" in refusal(lambda: read_table(path))
+
+
+def test_a_plan_is_refused_in_a_short_line_whatever_it_holds(tmp_path: Path) -> None:
+    sites = sites_of(load_checkpoint(make_tiny(tmp_path / "model")).config)
+    sound = uniform_plan(sites, "four", bits=4, groups=4, embedding_bits=8, activation_bits=8).to_json()
+    for change in ({"bits": 4, "groups": "a" * 5000}, {"bits": 10**40, "groups": 1}, "a" * 5000):
+        broken = {**sound, "sites": {**sound["sites"], sites[0].name: change}}
+        refusal(lambda broken=broken: parse_plan(broken, sites, "plan.json"))
+    named = parse_plan({**sound, "name": "a\nb\ud800"}, sites, "plan.json").name
+    assert named == "a?b?"
