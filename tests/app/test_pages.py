@@ -574,7 +574,10 @@ def upload(seen: Visit, *files: tuple[str, bytes]) -> AppTest:
     return seen.run()
 
 
-def test_an_upload_is_loaded_and_is_in_no_link_and_in_no_other_session(tiny: Checkpoint, table: Path) -> None:
+def test_an_upload_is_loaded_and_is_in_no_link_and_in_no_other_session(
+    tiny: Checkpoint, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.uploads.examine", lambda path: None)  # a process: see test_uploads.py
     seen = visit()
     seen.settled()
     files = [(p.name, p.read_bytes()) for p in tiny.folder.iterdir() if p.name != "README.md"]
@@ -604,8 +607,8 @@ def test_an_upload_is_loaded_and_is_in_no_link_and_in_no_other_session(tiny: Che
 def test_a_refused_upload_is_named_and_what_was_loaded_stays(workspace: Workspace) -> None:
     seen = visit()
     seen.settled()
-    at = upload(seen, ("bad.csv", b"sentence,label\n\0,1\n"))
-    assert "upload:bad.csv: line 2 holds a zero byte" in sidebar_text(at)
+    at = upload(seen, ("bad.exe", b"MZ"))
+    assert "bad.exe: neither a data file" in sidebar_text(at)
     assert "What was loaded before is still there." in sidebar_text(at)
     assert str(at.session_state["uploads"]) not in sidebar_text(at)
     assert at.session_state["source"] == Source()
