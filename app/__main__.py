@@ -1,12 +1,16 @@
-"""`python -m app [streamlit options]`: the server, with the demo loading while it starts."""
+"""`python -m app [streamlit options]`, or `python -m app --serve ..` for others: the server, with the demo
+loading while it starts."""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
 
 from app.registries import engine, live, workspaces
+from app.serving import serving
+from qbert_core.errors import InputError
 
 
 def warm() -> None:
@@ -18,10 +22,25 @@ def warm() -> None:
         live().want("server start", opening.workspace, opening.workspace.start)
 
 
+def ask_nobody() -> None:
+    """Keep Streamlit from asking a service on the internet for this machine's address, which it would do
+    whenever a page of another site tries to connect."""
+    from streamlit import net_util
+
+    net_util._external_ip = "127.0.0.1"
+
+
 if __name__ == "__main__":
+    try:
+        options = serving(sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    os.environ.update(options.environment)  # before the engine's process is started with it
     engine().start()  # before anything else: it takes longest
     threading.Thread(target=warm, daemon=True).start()
     from streamlit.web import cli
 
-    sys.argv = ["streamlit", "run", str(Path(__file__).with_name("main.py")), *sys.argv[1:]]
+    ask_nobody()
+    sys.argv = ["streamlit", "run", str(Path(__file__).with_name("main.py")), *options.streamlit]
     sys.exit(cli.main())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from app.figures import fmt_count
+from app.plain import plain
 from app.registries import live
 from app.words import WORDS
 from app.workspace import Workspace
@@ -50,7 +51,7 @@ def measured_words(workspace: Workspace, now: Measured) -> str:
 def state_line(workspace: Workspace, now: Measured) -> None:
     """Say so in a line, where no cards do."""
     if now.error:
-        st.error(now.error, icon=":material/error:")
+        st.error(plain(now.error), icon=":material/error:")
     kind, result = "outdated" if now.outdated else "current", now.result
     st.html(
         "<style>.state{font-size:.8rem;min-height:1.4em}</style>"

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from app import state
+from app.plain import plain
 from app.registries import jobs
+from app.uploads import Given, Uploads, shown
 from app.words import WORDS
 from app.workspace import MAX_ROWS, Source, Workspace
+from qbert_core.access import access
+from qbert_core.errors import InputError
+from qbert_core.tasks.files import SUFFIXES
 
 MAX_LABELS = 4
 SPAN = ("start", "end")
@@ -25,14 +31,14 @@ def sidebar() -> None:
 
 def _loaded(workspace: Workspace) -> None:
     config = workspace.checkpoint.config
-    st.markdown(f"**Model** {_plain(workspace.checkpoint.name)}")
+    st.markdown(f"**Model** {plain(workspace.checkpoint.name)}")
     st.caption(
-        f"{config.layers} layers, {config.heads} heads, {config.hidden} wide: {_plain(_labels(config.labels))}"
+        f"{config.layers} layers, {config.heads} heads, {config.hidden} wide: {plain(_labels(config.labels))}"
     )
     words = WORDS[workspace.task.name]
-    st.markdown(f"**Task** {_plain(words.title)}")
+    st.markdown(f"**Task** {plain(words.title)}")
     name = "demo reviews" if workspace.source.data == "demo" else workspace.source.data.rsplit("/", 1)[-1]
-    st.markdown(f"**Data** {_plain(name)}")
+    st.markdown(f"**Data** {plain(name)}")
     st.caption(
         f"n = {len(workspace.examples):,} examples, {int(workspace.examples.lengths.sum()):,} tokens; "
         f"measured: {words.metric}"
@@ -52,37 +58,96 @@ def _labels(labels: tuple[str, ...]) -> str:
 def _picker() -> None:
     error = st.session_state.get("source_error")
     with st.expander("Model and data", icon=":material/folder_open:", expanded=bool(error)):
-        now = state.source()
-        with st.form("source-form", border=False):
-            model = st.text_input(
-                "Model", now.model, help="demo, a folder on this machine, or a hub id like owner/name"
-            )
-            data = st.text_input(
-                "Data",
-                now.data,
-                help="demo (SST-2 only), a .parquet .csv .tsv .json .jsonl file, or hub:NAME[/CONFIG]:SPLIT",
-            )
-            limit = st.number_input(
-                "First rows", 1, MAX_ROWS, now.limit, help="Rows of the data to measure on"
-            )
-            tasks = ["", *WORDS]
-            task = st.selectbox(
-                "Task",
-                tasks,
-                index=tasks.index(now.task),
-                format_func=lambda name: WORDS[name].title.partition(":")[0] if name else "any",
-                help="The task model and data should be for; any: what the model is for. Columns the data need:\n\n"
-                + "\n\n".join(f"{w.title}: {w.columns}" for w in WORDS.values()),
-            )
-            if st.form_submit_button("Load", width="stretch"):
-                st.session_state.pop("source_error", None)
-                st.session_state["source"] = Source(
-                    model.strip() or "demo", data.strip() or "demo", int(limit), task
-                )
-                st.rerun()
+        _form()
         if error:
-            st.error(_plain(error))  # no icon: it would take a quarter of the width
+            st.error(plain(error))  # no icon: it would take a quarter of the width
             st.caption("What was loaded before is still there.")
+        if state.uploads().megabytes:
+            _upload_form()
+
+
+def _form() -> None:
+    now, mine = state.source(), state.uploads()
+    mine.seen()
+    hub = access().hub
+    with st.form("source-form", border=False):
+        model = st.text_input(
+            "Model",
+            shown(now.model),
+            help=f"demo, {_folders()}{', a hub id like owner/name' if hub else ''} or upload:NAME",
+        )
+        data = st.text_input(
+            "Data",
+            shown(now.data),
+            help="demo (SST-2 only), a .parquet .csv .tsv .json .jsonl file"
+            f"{', hub:NAME[/CONFIG]:SPLIT' if hub else ''} or upload:NAME",
+        )
+        limit = st.number_input("First rows", 1, MAX_ROWS, now.limit, help="Rows of the data to measure on")
+        tasks = ["", *WORDS]
+        task = st.selectbox(
+            "Task",
+            tasks,
+            index=tasks.index(now.task),
+            format_func=lambda name: WORDS[name].title.partition(":")[0] if name else "any",
+            help="The task model and data should be for; any: what the model is for. Columns the data need:\n\n"
+            + "\n\n".join(f"{w.title}: {w.columns}" for w in WORDS.values()),
+        )
+        if st.form_submit_button("Load", width="stretch"):
+            st.session_state.pop("source_error", None)
+            try:
+                names = [mine.path_of(text.strip() or "demo") for text in (model, data)]
+                st.session_state["source"] = Source(*names, int(limit), task)
+            except InputError as error:
+                st.session_state["source_error"] = str(error)
+            st.rerun()
+
+
+def _folders() -> str:
+    return "a folder on this machine" if access().roots is None else "a folder that this server opens"
+
+
+def _upload_form() -> None:
+    """Take a model, data or both; what was uploaded is loaded at once."""
+    mine = state.uploads()
+    with st.form("upload-form", border=False, clear_on_submit=True):
+        given = st.file_uploader(
+            "Upload a model, data or both",
+            accept_multiple_files=True,
+            max_upload_size=mine.megabytes,
+            help=f"A model: config.json, model.safetensors and tokenizer.json or vocab.txt, or a .zip of them. "
+            f"Data: one {', '.join(SUFFIXES)}. At most {mine.megabytes:,} MB. Only this tab sees them, until it "
+            "is closed or reloaded; no link holds them.",
+        )
+        if st.form_submit_button("Load these files", width="stretch"):
+            try:
+                _take(mine, [Given(file.name, file) for file in given])
+            finally:
+                _forget([file.file_id for file in given])
+    if names := mine.names():
+        st.caption("Uploaded: " + plain(", ".join(names)))
+
+
+def _forget(files: list[str]) -> None:
+    """Give back the memory of what has been stored: Streamlit would keep it as long as the session."""
+    context = get_script_run_ctx()
+    if context is not None:
+        for file in files:
+            context.uploaded_file_mgr.remove_file(context.session_id, file)
+
+
+def _take(mine: Uploads, given: list[Given]) -> None:
+    st.session_state.pop("source_error", None)
+    now = state.source()
+    try:
+        with st.spinner("Looking into the files …"):
+            model, data = mine.store(given)
+        paths = [mine.path_of(name) if name else None for name in (model, data)]
+        st.session_state["source"] = Source(paths[0] or now.model, paths[1] or now.data, now.limit)
+    except InputError as error:
+        st.session_state["source_error"] = str(error)
+    except OSError as error:
+        st.session_state["source_error"] = f"The upload could not be kept: {error.strerror or 'disk error'}."
+    st.rerun()
 
 
 def _jobs_list() -> None:
@@ -98,7 +163,7 @@ def _jobs_list() -> None:
         st.markdown("**Jobs**")
         for number, job in enumerate(listed[:6]):
             name, button = st.columns([4, 1], vertical_alignment="center")
-            name.caption(f"{_plain(job.name)}: {job.state}")
+            name.caption(f"{plain(job.name)}: {job.state}")
             if job.active:
                 st.progress(job.done / job.total if job.total else 0.0)
                 if button.button(
@@ -108,8 +173,3 @@ def _jobs_list() -> None:
                     st.rerun()
 
     draw()
-
-
-def _plain(text: str) -> str:
-    """Text from outside, without markdown's powers."""
-    return "".join("\\" + c if c in "\\`*_{}[]()#+-.!|~$<>:" else c for c in text)

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 import streamlit as st
 
 from app.link import plan_from_text, plan_to_text
+from app.plain import plain
 from app.registries import workspaces
+from app.serving import upload_megabytes
+from app.uploads import Uploads, is_upload, new_key, shown
 from app.words import WORDS
 from app.workspace import MAX_ROWS, Opening, Source, Workspace
 from qbert_core.errors import InputError
@@ -39,6 +42,13 @@ def session() -> str:
     return str(st.session_state["session"])
 
 
+def uploads() -> Uploads:
+    """What this browser session has uploaded."""
+    if "uploads" not in st.session_state:
+        st.session_state["uploads"] = new_key()
+    return Uploads(str(st.session_state["uploads"]), upload_megabytes())
+
+
 def dark() -> bool:
     """Whether the page is shown dark."""
     return st.context.theme.type == "dark"
@@ -51,13 +61,18 @@ def source() -> Source:
         rows = query.get("rows", "")
         limit = int(rows) if rows.isdecimal() and len(rows) <= len(str(MAX_ROWS)) else 0
         st.session_state["source"] = Source(
-            query.get("model", "demo"),
-            query.get("data", "demo"),
+            _linked(query.get("model", "demo")),
+            _linked(query.get("data", "demo")),
             limit if 0 < limit <= MAX_ROWS else Source.limit,
             task if (task := query.get("task", "")) in WORDS else "",
         )
     asked: Source = st.session_state["source"]
     return asked
+
+
+def _linked(name: str) -> str:
+    """A model or data in the address: never an upload, which is its session's alone."""
+    return "demo" if is_upload(name) else name
 
 
 def opening(timeout: float = 0.0) -> Opening:
@@ -68,11 +83,18 @@ def opening(timeout: float = 0.0) -> Opening:
         st.session_state["good_source"] = asked
     elif result.error:
         back = st.session_state.get("good_source", Source())
-        if back != asked or st.session_state.get("source_error") != result.error:
+        if back != asked or st.session_state.get("source_error") != named(result.error, asked):
             st.session_state["source"] = back
-            st.session_state["source_error"] = result.error  # until the next try
+            st.session_state["source_error"] = named(result.error, asked)  # until the next try
             st.rerun()  # the sidebar, which says it, may have been drawn already
     return result
+
+
+def named(message: str, source: Source) -> str:
+    """A message with an upload called by its name instead of where it lies."""
+    for path in (source.model, source.data):
+        message = message.replace(path, shown(path)) if is_upload(path) else message
+    return message
 
 
 def tuning(workspace: Workspace) -> Tuning:
@@ -101,7 +123,7 @@ def _restore(workspace: Workspace, current: Tuning, linked: str, *, remember: bo
     try:
         plan = plan_from_text(linked, sites_of(workspace.checkpoint.config))
     except InputError as error:
-        st.toast(f"{error}. The plan on screen stays.", icon=":material/link_off:")
+        st.toast(f"{plain(str(error))}. The plan on screen stays.", icon=":material/link_off:")
         st.session_state["linked"] = linked
         return
     if remember:
@@ -157,9 +179,9 @@ def write_link(current: Tuning, **more: str) -> None:
     asked = source()
     text = plan_to_text(current.plan)
     wanted = {"plan": text}
-    if asked.model != "demo":
+    if asked.model != "demo" and not is_upload(asked.model):
         wanted["model"] = asked.model
-    if asked.data != "demo":
+    if asked.data != "demo" and not is_upload(asked.data):
         wanted["data"] = asked.data
     if asked.limit != Source.limit:
         wanted["rows"] = str(asked.limit)

@@ -3,12 +3,13 @@ that is cheap to say before the job starts."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from app import state
+from app.uploads import shown
 from app.workspace import DEMO, Workspace
+from qbert_core.access import access
 from qbert_core.errors import InputError
 from qbert_core.tasks.columns import require_columns
 from qbert_core.tasks.data import read_table
@@ -19,10 +20,14 @@ LARGEST = 30 * 2**20  # bytes of a file that is opened while a person waits
 def training_data_input(place: DeltaGenerator, workspace: Workspace, purpose: str = "") -> str:
     """The field "Training data" of a page, at first what was given on another one; `purpose` begins its help."""
     default = DEMO if workspace.source.data == DEMO else ""
-    return place.text_input(
-        "Training data", st.session_state.get("train", default), placeholder="a .parquet .csv .json file",
-        help=f"{purpose}demo (600 reviews), a file with the task's columns, or hub:NAME[/CONFIG]:SPLIT",
+    text = place.text_input(
+        "Training data", shown(st.session_state.get("train", default)), placeholder="a .parquet .csv .json file",
+        help=f"{purpose}demo (600 reviews), a file with the task's columns, upload:NAME, or hub:NAME[/CONFIG]:SPLIT",
     ).strip()  # fmt: skip
+    try:
+        return state.uploads().path_of(text)
+    except InputError:
+        return text  # `check_training_data` says what is wrong with it
 
 
 def check_training_data(workspace: Workspace, data: str) -> None:
@@ -33,9 +38,16 @@ def check_training_data(workspace: Workspace, data: str) -> None:
     columns = ", ".join(workspace.task.columns)
     if not data:
         raise InputError(f"Give the training data: a file with the columns {columns}, or demo.")
+    data = state.uploads().path_of(data)
     if data.startswith("hub:"):
+        access().check_hub(data)
         return
-    path = Path(data).expanduser()
-    if data != DEMO and path.is_file() and path.stat().st_size > LARGEST:
-        return
-    require_columns(read_table(data, split="train"), workspace.task.columns, data)
+    if data != DEMO:
+        path = access().path(data)
+        if path.is_file() and path.stat().st_size > LARGEST:
+            return
+    try:
+        table = read_table(data, split="train")
+    except InputError as error:
+        raise InputError(str(error).replace(data, shown(data))) from None
+    require_columns(table, workspace.task.columns, shown(data))

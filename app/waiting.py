@@ -5,6 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
+from app.plain import plain
+from app.uploads import shown
 from app.workspace import Workspace
 
 
@@ -16,7 +18,7 @@ def loaded_workspace() -> Workspace | None:
     if opening.error:
         st.error("Nothing is loaded: see the message in the sidebar under *Model and data*.")
         return None
-    st.markdown(f"Loading `{state.source().model}` and measuring its activation ranges …")
+    st.markdown(f"Loading {plain(shown(state.source().model))} and measuring its activation ranges …")
 
     @st.fragment(run_every=0.25)
     def wait() -> None:

@@ -22,6 +22,7 @@ from app.items import item_of
 from app.kept import show_kept
 from app.looking import look_at
 from app.measured import measured, state_line
+from app.plain import plain
 from app.registries import inspections, live
 from app.views.answers import answers_html, inspected
 from app.views.typed import typed_form
@@ -226,7 +227,7 @@ def _heatmap(workspace: Workspace, plan: Plan, chosen: Chosen) -> None:
 
 def _answers(workspace: Workspace, example: Example, look: Look) -> None:
     if look.inspection is None:
-        st.error(look.error or "", icon=":material/error:")
+        st.error(plain(look.error or ""), icon=":material/error:")
         return
     head, labels = workspace.task.head, workspace.examples.labels
     item = item_of(workspace, example)
@@ -304,7 +305,7 @@ def _methods(workspace: Workspace) -> None:
         )
         errors = [error for plan in pair if (error := live().error(workspace, plan))]
         for error in errors:
-            st.error(error, icon=":material/error:")
+            st.error(plain(error), icon=":material/error:")
         if waiting and all(live().settled(workspace, plan) for plan in pair):
             st.rerun()
         elif waiting:

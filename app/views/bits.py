@@ -26,6 +26,7 @@ from app.figures import (
     size_accuracy_scatter,
 )
 from app.measured import Measured, measured, measured_words
+from app.plain import plain
 from app.registries import live
 from app.table import BIT_CHOICES, MIXED, edited_plan, embedding_table, everywhere, layer_table
 from app.waiting import loaded_workspace
@@ -104,7 +105,7 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
         try:
             plan = edited_plan(table, sites, layers, embeddings)
         except InputError as error:
-            st.toast(str(error), icon=":material/error:")
+            st.toast(plain(str(error)), icon=":material/error:")
             return
         state.change(current, _named(plan, workspace), from_table=True)
 
@@ -228,7 +229,7 @@ def _presets_settled(workspace: Workspace) -> bool:
 def _numbers(workspace: Workspace, plan: Plan) -> None:
     now = measured(workspace, plan)
     if now.error:
-        st.error(now.error, icon=":material/error:")
+        st.error(plain(now.error), icon=":material/error:")
     st.html(_cards(workspace, now))
     figure = _heatmap(workspace, now.result, now.outdated)
     st.markdown("###### Attention KL from fp32, by layer and head")

@@ -28,6 +28,7 @@ from app.figures import (
 )
 from app.jobs import Job
 from app.kept import show_kept
+from app.plain import plain
 from app.registries import jobs
 from app.reported import GROUPS, METHODS, METRICS, TEXTS, ReportedRow
 from app.sweeps import (
@@ -215,10 +216,10 @@ def _start(workspace: Workspace, settings: Settings, wanted: list[str]) -> None:
         check(workspace, settings)
         write_files(workspace, settings)
     except InputError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain(str(error)), icon=":material/error:")
         return
     except OSError as error:
-        st.error(f"The plan could not be written for the job: {error.strerror}.")
+        st.error(f"The plan could not be written for the job: {plain(str(error.strerror))}.")
         return
     if settings.train:
         st.session_state["train"] = settings.train
@@ -241,7 +242,7 @@ def _status(workspace: Workspace, job: Job | None, wanted: list[str]) -> None:
         st.caption("Shown below: an earlier run. Press Start for the settings above.")
     rows = _rows(job)
     if job.state == "failed":
-        st.error(job.error or "The comparison failed.", icon=":material/error:")
+        st.error(plain(job.error or "The comparison failed."), icon=":material/error:")
     elif job.state == "cancelled":
         st.info(
             f"Cancelled after {len(rows)} of {job.total} rows. Finished rows are kept: Start goes on from there."

@@ -18,6 +18,7 @@ from app.figures import (
 )
 from app.jobs import Job
 from app.kept import show_kept
+from app.plain import plain
 from app.registries import jobs
 from app.workspace import Workspace
 
@@ -53,7 +54,7 @@ def density_section(workspace: Workspace, blocks: list[BlockSensitivity], data: 
             jobs().start(f"Density of {label}, {workspace.checkpoint.name}", state.session(), arguments)
             st.rerun()
         if job and job.state == "failed":
-            st.error(job.error or "The density failed.", icon=":material/error:")
+            st.error(plain(job.error or "The density failed."), icon=":material/error:")
         document = (job.result or job.partial) if job else None
         st.caption(_words(document) if document else _promise(data))
     with picture:

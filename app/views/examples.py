@@ -16,12 +16,13 @@ from app.items import Item, item_of, plan_column
 from app.kinds import EMPTY, MOST, Kind, kind_columns, right_by_kind
 from app.looking import look_at
 from app.measured import Measured, measured, measured_words
+from app.plain import plain
 from app.registries import live
 from app.views.answers import Both, answers_html, inspected
 from app.views.attention import look_at_row, look_at_typed
 from app.views.typed import typed_form
 from app.waiting import loaded_workspace
-from app.words import WORDS
+from app.words import WORDS, quoted
 from app.workspace import Workspace
 from qbert_core.evaluation import Evaluation, Flip, Inspection
 from qbert_core.quantization import Plan
@@ -69,7 +70,7 @@ def _numbers(workspace: Workspace, plan: Plan) -> None:
     def draw() -> None:
         now = measured(workspace, plan)
         if now.error:
-            st.error(now.error, icon=":material/error:")
+            st.error(plain(now.error), icon=":material/error:")
         st.html(_cards(workspace, now))
         if running and (live().settled(workspace, plan) or (not known and not now.outdated)):
             st.rerun()
@@ -121,7 +122,7 @@ def _changed(workspace: Workspace, now: Measured) -> None:
         return
     if not result.flips:
         st.caption(
-            f"{result.plan.name} changes no answer of {fmt_count(result.n)} {words.many}. "
+            f"{quoted(result.plan.name)} changes no answer of {fmt_count(result.n)} {words.many}. "
             "A plan with fewer bits does: choose one on the page Bits."
         )
         return
@@ -153,7 +154,7 @@ def _filtered(workspace: Workspace, result: Evaluation, kinds: Mapping[str, Sequ
         key = f"flips-kind-{workspace.key}-{column}"
         if st.session_state.get(key, ANY) not in (ANY, *names):
             st.session_state[key] = ANY
-        name = sort.selectbox(column.capitalize(), [ANY, *names], key=key)
+        name = sort.selectbox(plain(column.capitalize()), [ANY, *names], key=key)
         kind = (kinds[column], name) if name != ANY else None
     wanted = None if change == ALL else change
     return chosen_flips(workspace, result.flips, change=wanted, text=text or "", kind=kind)
@@ -231,7 +232,7 @@ def _detail(workspace: Workspace, plan: Plan, flip: Flip) -> None:
         both = Both(plan.name, flip.before, flip.after, seen)
         _answers(workspace, item, both)
         if look and look.error:
-            st.error(look.error, icon=":material/error:")
+            st.error(plain(look.error), icon=":material/error:")
     if st.button("See its attention", icon=":material/visibility:", key="flip-attention"):
         look_at_row(workspace, flip.index)
         st.rerun()
@@ -342,7 +343,7 @@ def _typed_answer(
         if look is None:
             st.caption("Both models are reading …")
         elif look.inspection is None:
-            st.error(look.error or "", icon=":material/error:")
+            st.error(plain(look.error or ""), icon=":material/error:")
         else:
             _answers(workspace, item_of(workspace, example), inspected(look.inspection))
             if st.button("See its attention", icon=":material/visibility:", key="typed-attention"):

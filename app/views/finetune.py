@@ -23,6 +23,7 @@ from app.figures import (
 )
 from app.jobs import Job
 from app.kept import show_kept
+from app.plain import plain
 from app.planfiles import write_plan
 from app.registries import jobs
 from app.trainingdata import check_training_data, training_data_input
@@ -129,10 +130,10 @@ def _start(workspace: Workspace, settings: Settings, wanted: list[str]) -> None:
         if settings.plan.digest not in {plan.digest for plan in workspace.presets}:
             write_plan(settings.plan)
     except InputError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain(str(error)), icon=":material/error:")
         return
     except OSError as error:
-        st.error(f"The plan could not be written for the job: {error.strerror}.")
+        st.error(f"The plan could not be written for the job: {plain(str(error.strerror))}.")
         return
     st.session_state["train"] = settings.train
     jobs().start(f"Finetune {settings.plan.name}", state.session(), wanted)
@@ -150,7 +151,7 @@ def _status(job: Job | None, folder: Path, wanted: list[str]) -> None:
     if job is not None and job.arguments != tuple(wanted):
         st.caption("Shown below: the training under way. It has other settings than those above.")
     if job is not None and job.state == "failed":
-        st.error(job.error or "The training failed.", icon=":material/error:")
+        st.error(plain(job.error or "The training failed."), icon=":material/error:")
     if job is not None and job.active:
         st.progress(min(job.done / job.total, 1.0) if job.total else 0.0, text=_progress(job))
         return

@@ -20,6 +20,7 @@ from app.figures import (
 )
 from app.jobs import Job
 from app.kept import show_kept
+from app.plain import plain
 from app.planfiles import plan_path, write_plan
 from app.registries import jobs
 from app.trainingdata import training_data_input
@@ -128,7 +129,7 @@ def _start(workspace: Workspace, settings: Settings) -> None:
         if settings.plan.digest not in {plan.digest for plan in workspace.presets}:
             write_plan(settings.plan)
     except OSError as error:
-        st.error(f"The plan could not be written for the job: {error.strerror}.")
+        st.error(f"The plan could not be written for the job: {plain(str(error.strerror))}.")
         return
     name = f"Landscape of {layer_label(settings.layer)}, {settings.plan.name}"
     jobs().start(name, state.session(), arguments)
@@ -159,7 +160,7 @@ def _status(job: Job | None, arguments: list[str]) -> None:
     if job.arguments != tuple(arguments):
         st.caption("Shown below: an earlier landscape. Press Start for the settings above.")
     if job.state == "failed":
-        st.error(job.error or "The landscape failed.", icon=":material/error:")
+        st.error(plain(job.error or "The landscape failed."), icon=":material/error:")
     elif job.state == "cancelled":
         found = _points(job.partial)
         st.info(f"Cancelled after {found} points." if found else "Cancelled before the first point.")

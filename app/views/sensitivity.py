@@ -21,6 +21,7 @@ from app.figures import (
 )
 from app.jobs import Job
 from app.kept import show_kept
+from app.plain import plain
 from app.registries import jobs
 from app.table import by_layer as plan_by_layer
 from app.trainingdata import training_data_input
@@ -142,7 +143,7 @@ def _high_count(layers: int) -> int:
 
 def _status(job: Job) -> None:
     if job.state == "failed":
-        st.error(job.error or "The analysis failed.", icon=":material/error:")
+        st.error(plain(job.error or "The analysis failed."), icon=":material/error:")
         return
     if job.state == "cancelled":
         st.info(

@@ -20,6 +20,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from qbert_core.access import DEMO, access
 from qbert_core.bert import BertConfig
 from qbert_core.checkpoints.checkpoint import Checkpoint
 from qbert_core.checkpoints.description import (
@@ -30,6 +31,7 @@ from qbert_core.checkpoints.description import (
 from qbert_core.checkpoints.safefile import FLOAT_BYTES, read_header
 from qbert_core.checkpoints.tokenizer import load_tokenizer
 from qbert_core.errors import InputError
+from qbert_core.jsonfile import cause, printable
 
 WEIGHTS_FILE = "model.safetensors"
 HUB_FILES = ["config.json", WEIGHTS_FILE, "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
@@ -37,7 +39,7 @@ HUB_FILES = ["config.json", WEIGHTS_FILE, "tokenizer.json", "tokenizer_config.js
 
 def demo_folder() -> Path:
     """Where the demo checkpoint and its data set lie."""
-    return Path(__file__).resolve().parents[2] / "assets" / "demo"
+    return DEMO
 
 
 def load_checkpoint(model: str | Path) -> Checkpoint:
@@ -81,14 +83,25 @@ def _resolve(model: str | Path) -> tuple[Path, str]:
         if not (folder / WEIGHTS_FILE).is_file():
             raise InputError(f"the demo checkpoint is missing from {folder}; restore it with git checkout")
         return folder, "demo"
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder, folder.resolve().name
-    if folder.exists():
-        raise InputError(f"{model}: is a file; give the folder that holds config.json and {WEIGHTS_FILE}")
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
+    hub_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)) is not None
+    rule = access()
+    if hub_id and rule.roots is not None:  # a relative path is nothing that a user of a server can mean
+        rule.check_hub(str(model))
         return _download(str(model)), str(model)
-    raise InputError(f"{model}: no such folder; give a folder, a hub id like owner/name, or demo")
+    folder = rule.path(model)
+    try:
+        if folder.is_dir():
+            return folder, folder.resolve().name
+        there = folder.exists()
+    except OSError as error:
+        raise InputError(f"{printable(str(model))}: cannot be opened: {cause(error)}") from None
+    if there:
+        raise InputError(f"{model}: is a file; give the folder that holds config.json and {WEIGHTS_FILE}")
+    if hub_id:
+        return _download(str(model)), str(model)
+    raise InputError(
+        f"{printable(str(model))}: no such folder; give a folder, a hub id like owner/name, or demo"
+    )
 
 
 def _download(hub_id: str) -> Path:
@@ -98,15 +111,14 @@ def _download(hub_id: str) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=HUB_FILES))
     except Exception as error:  # the hub's client raises a dozen unrelated types
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{hub_id}: no folder of this name here, and it could not be fetched from the hub ({cause}); "
+            f"{hub_id}: no folder of this name here, and it could not be fetched from the hub ({cause(error)}); "
             f"check the id and the network, or give a local folder"
         ) from None
 
 
 def _weights_path(folder: Path) -> Path:
-    path = folder / WEIGHTS_FILE
+    path = access().path(folder / WEIGHTS_FILE)
     if path.is_file():
         return path
     if (folder / f"{WEIGHTS_FILE}.index.json").is_file():
@@ -151,7 +163,7 @@ def _read_weights(
                 if not torch.isfinite(weights[name]).all():
                     raise InputError(f"{path}: tensor {stored} holds NaN or infinite values")
     except safetensors.SafetensorError as error:  # stricter than `read_header` about what it ignores
-        raise InputError(f"{path}: not a safetensors file: {error}") from None
+        raise InputError(f"{path}: not a safetensors file: {cause(error)}") from None
     return weights
 
 

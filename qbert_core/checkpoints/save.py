@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from qbert_core.access import access
 from qbert_core.checkpoints.checkpoint import Checkpoint
 from qbert_core.checkpoints.description import ARCHITECTURES
 
@@ -36,8 +37,9 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) ->
         (parts / "config.json").write_text(json.dumps(_config_json(checkpoint, dtype), indent=2) + "\n")
         checkpoint.tokenizer.save(str(parts / "tokenizer.json"))
         for name in TOKENIZER_FILES:
-            if (checkpoint.folder / name).is_file():
-                shutil.copyfile(checkpoint.folder / name, parts / name)
+            source = checkpoint.folder / name
+            if source.is_file():
+                shutil.copyfile(access().path(source), parts / name)
         return [path.replace(folder / path.name) for path in sorted(parts.iterdir())]
     finally:
         shutil.rmtree(parts, ignore_errors=True)

@@ -26,9 +26,9 @@ class SitePlan:
 
     def __post_init__(self) -> None:
         if not _whole(self.bits) or self.bits not in BITS:
-            raise InputError(f"bits {self.bits!r}; expected 1..8, or 32 for not quantized")
+            raise InputError(f"bits {self.bits!r:.60}; expected 1..8, or 32 for not quantized")
         if not _whole(self.groups) or not 1 <= self.groups <= MAX_GROUPS:
-            raise InputError(f"groups {self.groups!r}; expected a whole number from 1")
+            raise InputError(f"groups {self.groups!r:.60}; expected a whole number from 1")
 
     @property
     def quantized(self) -> bool:
@@ -49,9 +49,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not _whole(self.activation_bits) or self.activation_bits not in (8, FULL):
-            raise InputError(f"activation_bits {self.activation_bits!r}; expected 8 or 32")
+            raise InputError(f"activation_bits {self.activation_bits!r:.60}; expected 8 or 32")
         if isinstance(self.clip, bool) or not isinstance(self.clip, int | float) or not 50 < self.clip <= 100:
-            raise InputError(f"clip {self.clip!r}; expected a percentile above 50, at most 100")
+            raise InputError(f"clip {self.clip!r:.60}; expected a percentile above 50, at most 100")
 
     @property
     def sites(self) -> dict[str, SitePlan]:
@@ -117,7 +117,7 @@ def parse_plan(document: object, sites: Iterable[Site], source: str) -> Plan:
     if not isinstance(document, dict) or not isinstance(document.get("sites"), dict):
         raise InputError(f'{source}: not a plan; expected {{"schema": 1, "name": .., "sites": {{..}}}}')
     if document.get("schema") != SCHEMA:
-        raise InputError(f"{source}: plan schema {document.get('schema')!r}; this version reads {SCHEMA}")
+        raise InputError(f"{source}: plan schema {document.get('schema')!r:.60}; this version reads {SCHEMA}")
     given: dict[str, Any] = document["sites"]
     names = [site.name for site in sites]
     unknown = [name for name in given if name not in set(names)]
@@ -141,7 +141,7 @@ def parse_plan(document: object, sites: Iterable[Site], source: str) -> Plan:
             raise InputError(f"{source}: site {name}: {error}") from None
     try:
         return Plan(
-            str(document.get("name", "plan"))[:80],
+            "".join(c if c.isprintable() else "?" for c in str(document.get("name", "plan"))[:80]),
             document.get("activation_bits", FULL),
             tuple(entries),
             document.get("clip", 100.0),

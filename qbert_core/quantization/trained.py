@@ -17,8 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from qbert_core.access import access
 from qbert_core.bert import BertConfig
 from qbert_core.errors import InputError
+from qbert_core.jsonfile import read_json
 from qbert_core.quantization.plan import Plan, parse_plan
 from qbert_core.quantization.simulate import ActivationRanges
 from qbert_core.quantization.sites import sites_of
@@ -69,14 +71,7 @@ def load_trained(folder: Path, config: BertConfig) -> TrainedQuantization | None
     path = folder / FILE
     if not path.is_file():
         return None
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise InputError(f"{path}: {size:,} bytes, more than the {MAX_BYTES:,} allowed")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON: {error}") from None
-    return parse_trained(document, config, str(path))
+    return parse_trained(read_json(access().path(path), MAX_BYTES), config, str(path))
 
 
 def parse_trained(document: object, config: BertConfig, source: str) -> TrainedQuantization:

@@ -2,56 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
 
+from qbert_core.access import access
 from qbert_core.checkpoints import demo_folder
 from qbert_core.errors import InputError
-
-SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
-MAX_BYTES = 2 * 2**30
+from qbert_core.jsonfile import cause, printable
+from qbert_core.tasks.files import SUFFIXES, read_file
 
 
 def read_table(data: str | Path, *, split: str = "eval", limit: int | None = None) -> pd.DataFrame:
     """Read `data` into a table: a file, `hub:NAME[/CONFIG]:SPLIT`, or `demo` (its train or eval `split`).
 
-    `limit` keeps the first rows. Raises `InputError` for a path that is not there, an unknown
-    ending, a file that cannot be parsed, an empty one, or a hub that cannot be reached.
+    `limit` keeps the first rows; of a file no more than these are looked at. Raises `InputError` for a
+    path that is not there, an unknown ending, a file that cannot be parsed or is too large, an empty
+    one, or a hub that cannot be reached.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1 row")
     if str(data) == "demo":
-        table = _read_file(demo_folder() / "reviews.csv")
+        table = read_file(demo_folder() / "reviews.csv", None)
         table = table[table["split"] == split].reset_index(drop=True)
     elif str(data).startswith("hub:"):
+        access().check_hub(printable(str(data)))
         table = _read_hub(str(data))
     else:
-        table = _read_file(Path(data).expanduser())
+        table = read_file(_there(data), limit)
     if table.empty:
         raise InputError(f"{data}: no rows in it")
     return table if limit is None else table.head(limit).reset_index(drop=True)
 
 
-def _read_file(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give one that ends in {' '.join(SUFFIXES)}")
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: cannot tell its format; the name must end in {' '.join(SUFFIXES)}")
-    size = path.stat().st_size
-    if size == 0:
-        raise InputError(f"{path}: the file is empty")
-    if size > MAX_BYTES:
-        raise InputError(f"{path}: {size:,} bytes, more than the {MAX_BYTES:,} allowed")
+def _there(data: str | Path) -> Path:
+    path = access().path(data)
     try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        if path.suffix in (".csv", ".tsv"):
-            return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False)
-        return pd.read_json(path, lines=path.suffix == ".jsonl", dtype=False)
-    except Exception as error:  # pandas and pyarrow raise many unrelated types for a broken file
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: not readable as {path.suffix[1:]}: {cause}") from None
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise InputError(f"{printable(str(path))}: cannot be opened: {cause(error)}") from None
+    raise InputError(f"{printable(str(path))}: no such file; give one that ends in {' '.join(SUFFIXES)}")
 
 
 def _read_hub(spec: str) -> pd.DataFrame:
@@ -60,6 +52,11 @@ def _read_hub(spec: str) -> pd.DataFrame:
         raise InputError(f"{spec}: expected hub:NAME[/CONFIG]:SPLIT, like hub:nyu-mll/glue/sst2:validation")
     from datasets import load_dataset
 
+    rule = access()
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*){0,2}", name) or (
+        rule.roots is not None and Path(name.split("/")[0]).exists()  # the library would take a folder
+    ):
+        raise InputError(f"{printable(spec)}: not the name of a hub data set; expected OWNER/NAME[/CONFIG]")
     # "a/b" is a repository owner/name or, for the oldest data sets, name/configuration
     parts = name.split("/")
     candidates: list[tuple[str, str | None]] = [(name, None)] if len(parts) < 3 else []
@@ -71,7 +68,7 @@ def _read_hub(spec: str) -> pd.DataFrame:
             table = load_dataset(repository, config, split=split).to_pandas()
             break
         except Exception as error:  # offline, unknown id, unknown split: many unrelated types
-            causes.append((str(error).strip() or type(error).__name__).splitlines()[0])
+            causes.append(cause(error))
     else:
         raise InputError(
             f"{spec}: could not be read from the hub ({causes[0]}); check name and network, "

@@ -377,7 +377,7 @@ def test_an_empty_text_is_answered_in_words(sources: dict[str, Source]) -> None:
     box.set_value("  ")
     press(seen, "Ask both models")
     at_ = seen.until(lambda at_: at_.main.error, "the error")
-    assert at_.main.error[0].value == "sentence is empty; type some text"
+    assert at_.main.error[0].value.replace("\\", "") == "sentence is empty; type some text"
 
 
 @TASK

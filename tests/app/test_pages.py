@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -508,12 +509,12 @@ class TestSensitivity:
     def test_a_job_that_failed_says_why(self, page: Visit, started: list[list[str]], source: Source) -> None:
         self.begin(page, source.data)
         at = page.until(lambda at: at.main.error, "the error")
-        assert at.main.error[0].value == "the process could not be started: not in this test"
+        assert at.main.error[0].value.replace("\\", "") == "the process could not be started: not in this test"
         assert any(b.label == "Start" for b in at.main.button)
 
     def test_without_training_data_it_says_what_to_give(self, page: Visit, started: list[list[str]]) -> None:
         at = self.begin(page, " ")
-        assert "columns sentence, label" in at.main.error[0].value
+        assert "columns sentence, label" in at.main.error[0].value.replace("\\", "")
         assert not started
 
     def test_before_the_first_job_there_is_nothing_to_apply(self, page: Visit) -> None:
@@ -561,3 +562,84 @@ def test_texts_that_do_not_fit_the_model_are_counted(tiny: Checkpoint, tmp_path:
     at = visit(model=str(tiny.folder), data=str(table)).settled()
     assert "1 longer than the model reads" in sidebar_text(at)
     assert "longer than the model" not in sidebar_text(visit().settled())
+
+
+# --- uploads
+
+
+def upload(seen: Visit, *files: tuple[str, bytes]) -> AppTest:
+    seen.at.sidebar.file_uploader[0].set_value([(name, content, "") for name, content in files])
+    (button,) = [b for b in seen.at.sidebar.button if b.label == "Load these files"]
+    button.click()
+    return seen.run()
+
+
+def test_an_upload_is_loaded_and_is_in_no_link_and_in_no_other_session(
+    tiny: Checkpoint, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.uploads.examine", lambda path: None)  # a process: see test_uploads.py
+    seen = visit()
+    seen.settled()
+    files = [(p.name, p.read_bytes()) for p in tiny.folder.iterdir() if p.name != "README.md"]
+    upload(seen, *files, ("reviews.csv", table.read_bytes()))
+    at = seen.until(lambda at: "reviews.csv" in sidebar_text(at), "the upload to be loaded")
+    seen.settled()
+    assert [field.value for field in at.sidebar.text_input] == ["upload:model", "upload:reviews.csv"]
+    assert "Uploaded: upload:model, upload:reviews.csv" in sidebar_text(at)
+    key = at.session_state["uploads"]
+    assert set(at.query_params) <= {"plan"}
+    everything = "\n".join([sidebar_text(at), seen.page_html(), str(dict(at.query_params))])
+    assert key not in everything
+    path = at.session_state["source"].data
+
+    other = visit()
+    other.settled()
+    assert "Uploaded" not in sidebar_text(other.at)
+    load(other, data=path)
+    assert "not among this session's uploads" in sidebar_text(other.at)
+    load(other, data="upload:reviews.csv")
+    assert "not among this session's uploads (none yet)" in sidebar_text(other.at)
+    linked = visit(model=str(Path(at.session_state["source"].model)), data=path)
+    linked.settled()
+    assert [field.value for field in linked.at.sidebar.text_input] == ["demo", "demo"]
+
+
+def test_a_refused_upload_is_named_and_what_was_loaded_stays(workspace: Workspace) -> None:
+    seen = visit()
+    seen.settled()
+    at = upload(seen, ("bad.exe", b"MZ"))
+    assert "bad.exe: neither a data file" in sidebar_text(at)
+    assert "What was loaded before is still there." in sidebar_text(at)
+    assert str(at.session_state["uploads"]) not in sidebar_text(at)
+    assert at.session_state["source"] == Source()
+
+
+def test_a_server_without_uploads_offers_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QBERT_UPLOADS", "0")
+    at = visit().run()
+    assert not at.sidebar.file_uploader
+
+
+def test_labels_columns_and_sentences_with_markup_are_text_on_every_page(tmp_path: Path) -> None:
+    link = "![x](http://evil.test/x.png) [y](http://evil.test) <a href=http://evil.test>z</a>"
+    model = make_tiny(tmp_path / "model", labels=(f"no {link}", f"yes {link}"))
+    rows = [
+        {"sentence": f"a good film {link} {i}", "label": i % 2, f"kind {link}": f"{link} {i % 3}"}
+        for i in range(24)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / f"{link.replace('/', '_')}.csv", index=False)
+    seen = visit(model=str(model), data=str(tmp_path / f"{link.replace('/', '_')}.csv"))
+    seen.settled()
+    for page in ("bits", "examples", "attention", "compare", "finetune"):
+        at = seen.turn_to(page)
+        at = seen.run()
+        read = [*at.markdown, *at.caption, *at.error, *at.info, *at.sidebar.markdown, *at.sidebar.caption]
+        labels = [widget.label for kind in ("selectbox", "text_input", "button", "radio") for widget in at.get(kind)]
+        for text in [*(element.value for element in read), *labels]:
+            bare = re.sub(r"\\.", "", text)  # what is escaped has no power
+            assert "](" not in bare, (page, text)
+            assert "<a" not in bare, (page, text)
+            assert "http:" not in bare, (page, text)
+        assert "<a href" not in seen.page_html(), page
+        for chart in at.get("plotly_chart"):
+            assert "<a href" not in chart.proto.spec, page

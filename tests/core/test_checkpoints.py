@@ -363,7 +363,7 @@ BROKEN: dict[str, tuple[Breakage, str]] = {
     "header a list": (lambda f: write_parts(f, b"[]      ", b""), "broken safetensors header"),
     "header in UTF-16": (
         lambda f: write_parts(f, json.dumps(parts(f)[0]).encode("utf-16"), parts(f)[1]),
-        "not a safetensors file",
+        "broken safetensors header: 'utf-8' codec",
     ),
     "metadata not text": (lambda f: header(f, lambda h: h.update(__metadata__=5)), "not a safetensors file"),
     "unknown dtype": (
@@ -381,6 +381,75 @@ BROKEN: dict[str, tuple[Breakage, str]] = {
     ),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer there"),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{\n}"), "tokenizer.json: not a token"),
+    "a key twice": (
+        lambda f: (f / "config.json").write_text('{"hidden_size": 8, "hidden_size": 16}'),
+        "the key 'hidden_size' is there twice",
+    ),
+    "a tensor twice": (
+        lambda f: write_parts(
+            f,
+            json.dumps(parts(f)[0]).encode()[:-1]
+            + b', "classifier.bias": '
+            + json.dumps(parts(f)[0]["classifier.bias"]).encode()
+            + b"}",
+            parts(f)[1],
+        ),
+        "the key 'classifier.bias' is there twice",
+    ),
+    "another field of a tensor": (
+        lambda f: header(f, lambda h: h["classifier.bias"].update(file="/etc/passwd")),
+        "has the fields",
+    ),
+    "nested deeply": (
+        lambda f: (f / "config.json").write_text('{"a": ' + "[" * 80 + "]" * 80 + "}"),
+        "nested deeper than 64 levels",
+    ),
+    "label with a line end": (
+        lambda f: config_json(f, id2label={"0": "a\nb", "1": "c"}),
+        "id2label must map 0..n-1 to names",
+    ),
+    "label without end": (
+        lambda f: config_json(f, id2label={"0": "a" * 10_000, "1": "c"}),
+        "id2label must map 0..n-1 to names",
+    ),
+    "another kind of tokenizer": (
+        lambda f: tokenizer_json(f, lambda t: t["model"].update(type="BPE", merges=[])),
+        "the model is 'BPE', BERT's is WordPiece",
+    ),
+    "a regular expression that takes for ever": (
+        lambda f: tokenizer_json(
+            f,
+            lambda t: t.update(
+                pre_tokenizer={
+                    "type": "Split",
+                    "pattern": {"Regex": "(a+)+$"},
+                    "behavior": "Isolated",
+                    "invert": False,
+                }
+            ),
+        ),
+        "the pre_tokenizer is 'Split'",
+    ),
+    "a replacement that grows": (
+        lambda f: tokenizer_json(
+            f,
+            lambda t: t.update(
+                normalizer={
+                    "type": "Sequence",
+                    "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10_000}],
+                }
+            ),
+        ),
+        "the normalizer is 'Replace'",
+    ),
+    "words without end": (
+        lambda f: tokenizer_json(f, lambda t: t["model"].update(max_input_chars_per_word=2**40)),
+        "max_input_chars_per_word is 1099511627776",
+    ),
+    "negative id": (
+        lambda f: tokenizer_json(f, lambda t: t["model"]["vocab"].update(movie=-1)),
+        "token movie has the id -1",
+    ),
     "not BERT's tokenizer": (
         lambda f: tokenizer_json(f, lambda t: (t["model"]["vocab"].pop("[CLS]"), t["added_tokens"].clear())),
         "it has no [CLS]",
