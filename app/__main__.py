@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from app.registries import engine, live, workspaces
+from app.registries import engine, jobs, live, workspaces
 
 
 def warm() -> None:
@@ -21,6 +21,7 @@ def warm() -> None:
 if __name__ == "__main__":
     engine().start()  # before anything else: it takes longest
     threading.Thread(target=warm, daemon=True).start()
+    jobs()  # what an earlier server left goes on before the first page is asked for
     from streamlit.web import cli
 
     sys.argv = ["streamlit", "run", str(Path(__file__).with_name("main.py")), *sys.argv[1:]]

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import streamlit as st
 
 from app import state
+from app.job import Job
+from app.jobwords import PAGES, progress_words, share_done
 from app.registries import jobs
+from app.sessionjobs import cancel_job, own_jobs
 from app.words import WORDS
 from app.workspace import MAX_ROWS, Source, Workspace
 
 MAX_LABELS = 4
 SPAN = ("start", "end")
+MAX_SHOWN = 6  # jobs
+JOBS_STYLE = """<style>
+.st-key-jobs [data-testid=stPageLink] a{padding:0;min-height:1.5rem}
+.st-key-jobs [data-testid=stPageLink] p{font-size:.82rem;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.st-key-jobs [data-testid=stProgress] p,.st-key-jobs [data-testid=stCaptionContainer] p{font-size:.75rem;margin:0;
+  white-space:nowrap;overflow:hidden;text-overflow:ellipsis;font-variant-numeric:tabular-nums}
+.st-key-jobs [data-testid=stButton] button{min-height:1.5rem;padding:0}
+</style>"""
 
 
-def sidebar() -> None:
-    """Draw the sidebar; the same on every page."""
+def sidebar(pages: Mapping[str, st.Page]) -> None:
+    """Draw the sidebar; the same on every page. `pages`, by their paths, are what jobs lead to."""
     with st.sidebar:
         opening = state.opening(timeout=0.05)  # the first look of a run; the page finds the same
         if opening.workspace:
             _loaded(opening.workspace)
         _picker()
-        _jobs_list()
+        _jobs_list(pages)
 
 
 def _loaded(workspace: Workspace) -> None:
@@ -85,7 +98,7 @@ def _picker() -> None:
             st.caption("What was loaded before is still there.")
 
 
-def _jobs_list() -> None:
+def _jobs_list(pages: Mapping[str, st.Page]) -> None:
     active = any(job.active for job in jobs().all())
 
     @st.fragment(run_every=1.0 if active else None)
@@ -93,21 +106,45 @@ def _jobs_list() -> None:
         listed = jobs().all()
         if active and not any(job.active for job in listed):
             st.rerun()
-        if not listed:
+        own = own_jobs()
+        others = [job for job in listed if job.active and job not in own]
+        if not own and not others:
             return
         st.markdown("**Jobs**")
-        for number, job in enumerate(listed[:6]):
-            name, button = st.columns([4, 1], vertical_alignment="center")
-            name.caption(f"{_plain(job.name)}: {job.state}")
-            if job.active:
-                st.progress(job.done / job.total if job.total else 0.0)
-                if button.button(
-                    "", icon=":material/close:", key=f"cancel-{number}", help="Cancel", type="tertiary"
-                ):
-                    job.cancel()
-                    st.rerun()
+        st.html(JOBS_STYLE)
+        # those that run, those that wait in their order, those that ended
+        own.sort(key=lambda job: (not job.active, job.state == "waiting", job.active and jobs().before(job)))
+        with st.container(key="jobs", gap="small"):
+            for job in own[:MAX_SHOWN]:
+                _job(job, pages)
+            for job in others[: MAX_SHOWN // 2]:
+                st.caption(f"another session’s job: {progress_words(job) if job.total else job.state}")
 
     draw()
+
+
+def _job(job: Job, pages: Mapping[str, st.Page]) -> None:
+    """One job: a link to the page that shows it, how far it is, and the way to end it."""
+    page = pages.get(PAGES.get(job.arguments[0], ""))
+    with st.container(key=f"job-{job.key}", gap=None):
+        name, button = st.columns([5, 1], vertical_alignment="center", gap=None) if job.active else (st, None)
+        if page is not None:
+            name.page_link(page, label=_plain(job.name), help=_where(job), width="stretch")
+        else:
+            name.caption(_plain(job.name))
+        if button is not None:
+            st.progress(share_done(job), text=progress_words(job))
+            if button.button(
+                "", icon=":material/close:", key=f"cancel-job-{job.key}", help="Cancel", type="tertiary"
+            ):
+                cancel_job(job)
+        else:
+            st.caption(progress_words(job))
+
+
+def _where(job: Job) -> str:
+    """What the job is about, as far as its name does not say: shown on hovering."""
+    return f"{job.arguments[0]} of {_plain(job.arguments[1])}"
 
 
 def _plain(text: str) -> str:

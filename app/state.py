@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import streamlit as st
@@ -15,6 +18,8 @@ from qbert_core.errors import InputError
 from qbert_core.quantization import Plan, sites_of
 
 MAX_UNDO = 200
+TOKEN = "_streamlit_xsrf"  # a cookie of the server's own: "2|mask|masked token|time"
+SERVES_OTHERS = "QBERT_ACCESS"  # set in the environment of a server for others
 
 
 @dataclass
@@ -37,6 +42,30 @@ def session() -> str:
     if "session" not in st.session_state:
         st.session_state["session"] = uuid.uuid4().hex
     return str(st.session_state["session"])
+
+
+def owner() -> str:
+    """Who this session's jobs belong to: the browser, by the token the server gives to each, so that a
+    reload finds them again; the session itself where there is no token."""
+    kind, _, rest = st.context.cookies.get(TOKEN, "").partition("|")
+    parts = rest.split("|")
+    if kind != "2" or len(parts) != 3:
+        return session()
+    try:
+        mask, masked = bytes.fromhex(parts[0]), bytes.fromhex(parts[1])
+    except ValueError:
+        return session()
+    if len(mask) != 4:
+        return session()
+    # the token is masked anew in every answer; its digest is kept, and nobody can use that as the token
+    token = bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked))
+    return hashlib.sha256(token).hexdigest()[:32]
+
+
+def mine(owners: Collection[str]) -> bool:
+    """Whether a job of these owners is shown and can be cancelled here. On one's own machine every
+    job is; a server for others keeps sessions apart."""
+    return SERVES_OTHERS not in os.environ or owner() in owners or session() in owners
 
 
 def dark() -> bool:
