@@ -12,14 +12,13 @@ SHORT = 0.1  # of the longest of those: a unit quicker than this was taken from 
 class Pace:
     """The time units take, judged by those computed lately.
 
-    Units that an earlier run had finished come first and at once: they say nothing about the rest. The
-    first report includes loading, and counts only while there is no other.
+    Units that an earlier run had finished come first and at once: they say nothing about the rest. Nor
+    does the first report, which comes after loading.
     """
 
     def __init__(self, now: float) -> None:
         self._last = now
         self._done = 0
-        self._first: float | None = None  # seconds a unit of the first report
         self._seconds: deque[tuple[float, int]] = deque(maxlen=KEPT)  # a unit of a report, units in it
 
     def saw(self, now: float, done: int) -> None:
@@ -27,17 +26,14 @@ class Pace:
         new = done - self._done
         if new <= 0:
             return
-        each = (now - self._last) / new
-        if self._first is None:
-            self._first = each
-        else:
-            self._seconds.append((each, new))
+        if self._done:
+            self._seconds.append(((now - self._last) / new, new))
         self._last, self._done = now, done
 
     def remaining(self, now: float, total: int) -> float | None:
-        """Seconds to go at `now`; None while only units from the store, or none, are finished."""
+        """Seconds to go at `now`; None before the second report, and while only units from the store are there."""
         left = total - self._done
-        if self._first is None or left < 0:
+        if not self._seconds or left < 0:
             return None
         each = self._each()
         waited = now - self._last  # on the unit under way
@@ -47,8 +43,7 @@ class Pace:
 
     def _each(self) -> float:
         """Seconds a unit."""
-        assert self._first is not None
-        known = list(self._seconds) or [(self._first, 1)]
+        known = list(self._seconds)
         longest = max(each for each, _ in known[-LATEST:])
         real = [(each, count) for each, count in known if each >= SHORT * longest]
         return sum(each * count for each, count in real) / sum(count for _, count in real)

@@ -85,7 +85,7 @@ class Job:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds to go, judged by the units computed lately; None before the first."""
+        """Seconds to go, judged by the units computed lately; None before the second."""
         pace = self._pace
         if self.state != "running" or pace is None or not self.total:
             return None
@@ -104,6 +104,10 @@ class Job:
                         f"its result cannot be read any more ({error}); start it again",
                     )
             return self._result
+
+    @result.setter
+    def result(self, document: Any) -> None:
+        self._result = document
 
     def option(self, name: str) -> str:
         """What the job was started with, for example `option("--runs")`."""
@@ -159,7 +163,7 @@ class Job:
                 return
             if code == 0 and out.is_file():
                 try:
-                    self._result = json.loads(out.read_text(encoding="utf-8"))
+                    self.result = json.loads(out.read_text(encoding="utf-8"))
                 except (OSError, ValueError) as error:
                     self._end("failed", f"its result cannot be read ({error})")
                 else:

@@ -48,7 +48,7 @@ def time_left(job: Job) -> str:
 
 
 def fmt_seconds(seconds: float) -> str:
-    """ "40 s", "12 min", "3.5 h": as exact as an estimate is."""
+    """`40 s`, `12 min`, `3.5 h`: as exact as an estimate is."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 100 * 60:

@@ -16,9 +16,10 @@ from app.workspace import MAX_ROWS, Source, Workspace
 
 MAX_LABELS = 4
 SPAN = ("start", "end")
-MAX_SHOWN = 6  # jobs
+MAX_SHOWN = 4  # jobs
 JOBS_STYLE = """<style>
 .st-key-jobs [data-testid=stPageLink] a{padding:0;min-height:1.5rem}
+.st-key-jobs [data-testid=stPageLink] a>:has([data-testid=stIconMaterial]){display:none}
 .st-key-jobs [data-testid=stPageLink] p{font-size:.82rem;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .st-key-jobs [data-testid=stProgress] p,.st-key-jobs [data-testid=stCaptionContainer] p{font-size:.75rem;margin:0;
   white-space:nowrap;overflow:hidden;text-overflow:ellipsis;font-variant-numeric:tabular-nums}
@@ -29,11 +30,11 @@ JOBS_STYLE = """<style>
 def sidebar(pages: Mapping[str, st.Page]) -> None:
     """Draw the sidebar; the same on every page. `pages`, by their paths, are what jobs lead to."""
     with st.sidebar:
+        _jobs_list(pages)
         opening = state.opening(timeout=0.05)  # the first look of a run; the page finds the same
         if opening.workspace:
             _loaded(opening.workspace)
         _picker()
-        _jobs_list(pages)
 
 
 def _loaded(workspace: Workspace) -> None:
@@ -110,11 +111,11 @@ def _jobs_list(pages: Mapping[str, st.Page]) -> None:
         others = [job for job in listed if job.active and job not in own]
         if not own and not others:
             return
-        st.markdown("**Jobs**")
         st.html(JOBS_STYLE)
         # those that run, those that wait in their order, those that ended
         own.sort(key=lambda job: (not job.active, job.state == "waiting", job.active and jobs().before(job)))
         with st.container(key="jobs", gap="small"):
+            st.markdown("**Jobs**")
             for job in own[:MAX_SHOWN]:
                 _job(job, pages)
             for job in others[: MAX_SHOWN // 2]:
@@ -126,25 +127,20 @@ def _jobs_list(pages: Mapping[str, st.Page]) -> None:
 def _job(job: Job, pages: Mapping[str, st.Page]) -> None:
     """One job: a link to the page that shows it, how far it is, and the way to end it."""
     page = pages.get(PAGES.get(job.arguments[0], ""))
+    label = _plain(job.name if job.active else f"{progress_words(job)}: {job.name}")
+    more = _plain(job.error or f"{job.name}; model {job.arguments[1]}")  # names may be cut off
     with st.container(key=f"job-{job.key}", gap=None):
         name, button = st.columns([5, 1], vertical_alignment="center", gap=None) if job.active else (st, None)
         if page is not None:
-            name.page_link(page, label=_plain(job.name), help=_where(job), width="stretch")
+            name.page_link(page, label=label, help=more, width="stretch")
         else:
-            name.caption(_plain(job.name))
+            name.caption(label, help=more)
         if button is not None:
             st.progress(share_done(job), text=progress_words(job))
             if button.button(
                 "", icon=":material/close:", key=f"cancel-job-{job.key}", help="Cancel", type="tertiary"
             ):
                 cancel_job(job)
-        else:
-            st.caption(progress_words(job))
-
-
-def _where(job: Job) -> str:
-    """What the job is about, as far as its name does not say: shown on hovering."""
-    return f"{job.arguments[0]} of {_plain(job.arguments[1])}"
 
 
 def _plain(text: str) -> str:

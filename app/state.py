@@ -47,12 +47,11 @@ def session() -> str:
 def owner() -> str:
     """Who this session's jobs belong to: the browser, by the token the server gives to each, so that a
     reload finds them again; the session itself where there is no token."""
-    kind, _, rest = st.context.cookies.get(TOKEN, "").partition("|")
-    parts = rest.split("|")
-    if kind != "2" or len(parts) != 3:
+    parts = str(st.context.cookies.get(TOKEN)).split("|")
+    if parts[0] != "2" or len(parts) != 4:
         return session()
     try:
-        mask, masked = bytes.fromhex(parts[0]), bytes.fromhex(parts[1])
+        mask, masked = bytes.fromhex(parts[1]), bytes.fromhex(parts[2])
     except ValueError:
         return session()
     if len(mask) != 4:
@@ -140,10 +139,11 @@ def _restore(workspace: Workspace, current: Tuning, linked: str, *, remember: bo
     st.session_state["linked"] = linked
 
 
-def work_with(source: Source, plan: Plan) -> None:
-    """Open `source` as the session's model, with `plan`, which must have its sites."""
+def work_with(source: Source, plan: Plan | None) -> None:
+    """Open `source` as the session's model, with `plan`, which must have its sites; None: as a new session."""
     st.session_state["source"] = source
-    st.session_state["coming_plan"] = (source, plan)
+    if plan is not None:
+        st.session_state["coming_plan"] = (source, plan)
 
 
 def change(current: Tuning, plan: Plan, *, from_table: bool = False) -> None:

@@ -10,6 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app.workspace import DEMO, Workspace
 from qbert_core.errors import InputError
+from qbert_core.tasks import Task
 from qbert_core.tasks.columns import require_columns
 from qbert_core.tasks.data import read_table
 
@@ -25,12 +26,12 @@ def training_data_input(place: DeltaGenerator, workspace: Workspace, purpose: st
     ).strip()  # fmt: skip
 
 
-def check_training_data(workspace: Workspace, data: str) -> None:
+def check_training_data(task: Task, data: str) -> None:
     """Raise `InputError` for training data that is missing or has not the task's columns.
 
     A hub data set and a large file are left to the job.
     """
-    columns = ", ".join(workspace.task.columns)
+    columns = ", ".join(task.columns)
     if not data:
         raise InputError(f"Give the training data: a file with the columns {columns}, or demo.")
     if data.startswith("hub:"):
@@ -38,4 +39,4 @@ def check_training_data(workspace: Workspace, data: str) -> None:
     path = Path(data).expanduser()
     if data != DEMO and path.is_file() and path.stat().st_size > LARGEST:
         return
-    require_columns(read_table(data, split="train"), workspace.task.columns, data)
+    require_columns(read_table(data, split="train"), task.columns, data)

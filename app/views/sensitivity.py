@@ -20,7 +20,7 @@ from app.figures import (
     omega_bars,
 )
 from app.jobs import Job
-from app.jobwords import share_done, start_words
+from app.jobwords import share_done, start_words, time_left
 from app.kept import show_kept
 from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.table import by_layer as plan_by_layer
@@ -153,11 +153,11 @@ def _status(job: Job) -> None:
         return
     document = job.result or job.partial
     if job.active:
-        left = job.remaining
         text = start_words(job)
         if job.total and job.state == "running":
             text = f"{job.done} of {job.total} eigenvalues"
-            text += f", about {left:.0f} s to go" if left is not None else ""
+            left = time_left(job)
+            text += f", about {left} to go" if left else ""
         st.progress(share_done(job), text=text)
     elif document:
         worst = max(r for block in document["blocks"] for r in block["residuals"])

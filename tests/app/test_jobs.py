@@ -160,9 +160,12 @@ class TestProcess:
 
     def test_progress_is_followed_and_other_lines_are_passed_over(self, jobs: Jobs) -> None:
         lines = f"warning: no store\n{EVENT}\nTraceback?\n\n"
-        job = jobs.start("x", "me", [f"{says(lines)}; {FOREVER}"])
+        second = EVENT.replace('"done": 1', '"done": 2') + "\n"
+        job = jobs.start("x", "me", [f"{says(lines)}; import time; time.sleep(2); {says(second)}; {FOREVER}"])
         until(lambda: job.done, "an event")
         assert (job.state, job.done, job.total, job.partial) == ("running", 1, 4, None)
+        assert job.remaining is None, "the first unit came after loading"
+        until(lambda: job.done == 2, "the second event")
         assert job.remaining is not None
         assert job.remaining > 0
 
