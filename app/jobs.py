@@ -175,6 +175,7 @@ class Jobs:
     def _forget(self) -> None:
         """Let the oldest finished jobs go, here and on disk."""
         finished = [job for job in self._jobs if not job.active and job not in self._taken]
+        active = len(self._jobs) - len(finished)
         size, kept = 0, 0
         for job in finished:
             size += job.size()
@@ -183,4 +184,4 @@ class Jobs:
             else:
                 self._jobs.remove(job)
                 job.forget()
-        self._records.sweep(MAX_JOBS + len(self._jobs) - len(finished))
+        self._records.sweep(MAX_JOBS + active)
