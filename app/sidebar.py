@@ -18,9 +18,11 @@ MAX_LABELS = 4
 SPAN = ("start", "end")
 MAX_SHOWN = 4  # jobs
 JOBS_STYLE = """<style>
-.st-key-jobs [data-testid=stPageLink] a{padding:0;min-height:1.5rem}
+.st-key-jobs [data-testid=stPageLink] a{padding:0;min-height:1.5rem;background:none}
+.st-key-jobs [data-testid=stPageLink] a:hover p{text-decoration:underline}
 .st-key-jobs [data-testid=stPageLink] a>:has([data-testid=stIconMaterial]){display:none}
-.st-key-jobs [data-testid=stPageLink] p{font-size:.82rem;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.st-key-jobs [data-testid=stPageLink] p{font-size:.82rem;font-weight:400;
+  overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .st-key-jobs [data-testid=stProgress] p,.st-key-jobs [data-testid=stCaptionContainer] p{font-size:.75rem;margin:0;
   white-space:nowrap;overflow:hidden;text-overflow:ellipsis;font-variant-numeric:tabular-nums}
 .st-key-jobs [data-testid=stButton] button{min-height:1.5rem;padding:0}
