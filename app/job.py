@@ -24,6 +24,7 @@ MAX_POINTS = 5000  # of a curve that are kept
 CURVES = ("finetune",)  # commands whose partial results are the points of a curve, small and all wanted
 GRACE = 0.5  # seconds between asking a process to stop and killing it
 LOOK = 0.5  # seconds between looks at what a process takes
+PARTING = 5.0  # seconds between a job's end by a SIGTERM not ours and its record as failed
 WRITE = 1.0  # seconds between two records of progress, at least
 
 Start = Callable[[list[str]], subprocess.Popen[str]]
@@ -158,6 +159,10 @@ class Job:
         if process.stdin is not None:
             process.stdin.close()
         code = code if self._exit is None else self._exit
+        if code == -signal.SIGTERM and self.active:
+            time.sleep(
+                PARTING
+            )  # a machine that shuts down asks the server too: then this goes on at its next start
         with self._lock:
             if not self.active:
                 return

@@ -21,7 +21,7 @@ from qbert_core.runtime.home import cache_home
 if TYPE_CHECKING:  # torch takes seconds, and a server sweeps before its first page
     from qbert_core.quantization import Plan
 
-DAY = 24 * 3600.0
+MONTH = 30 * 24 * 3600.0  # seconds; another server's jobs may need what is newer
 
 _LOCK = threading.Lock()
 
@@ -56,14 +56,14 @@ def write_sensitivity(document: dict[str, Any]) -> Path:
 
 
 def sweep(needed: Collection[str]) -> None:
-    """Remove files that are in no job's arguments, `needed`, and were not asked for within a day."""
+    """Remove files that are in no job's arguments, `needed`, and were not asked for within a month."""
     try:
         files = list(folder().iterdir())
     except OSError:
         return
     for file in files:
         try:
-            old = time.time() - file.stat().st_mtime > DAY
+            old = time.time() - file.stat().st_mtime > MONTH
             if old and str(file) not in needed:
                 file.unlink()
         except OSError:

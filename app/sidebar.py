@@ -123,7 +123,8 @@ def _jobs_list(pages: Mapping[str, st.Page]) -> None:
             for job in others[: MAX_SHOWN // 2]:
                 st.caption(f"another session’s job: {progress_words(job) if job.total else job.state}")
 
-    draw()
+    with st.container():  # there even when empty: a fragment that grows would draw over what follows it
+        draw()
 
 
 def _job(job: Job, pages: Mapping[str, st.Page]) -> None:

@@ -102,7 +102,7 @@ class TestPlanFiles:
         assert Path(printed).parent == folder
         assert Path(printed).is_file()
 
-    def test_what_no_job_needs_goes_after_a_day(self, workspace: Workspace, folder: Path) -> None:
+    def test_what_no_job_needs_goes_after_a_month(self, workspace: Workspace, folder: Path) -> None:
         old, needed, asked_again, new = (write_plan(plan) for plan in own_plans(workspace, 4))
         for path in (old, needed, asked_again):
             os.utime(path, (0, 0))

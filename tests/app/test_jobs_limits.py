@@ -126,6 +126,23 @@ class TestCancel:
         assert job.state == "failed"
 
 
+class TestShutdown:
+    def test_a_job_that_the_machine_ends_is_not_a_failure_yet(
+        self, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its server is about to end, too; what is on disk then is taken up by the next."""
+        monkeypatch.setattr(job_module, "PARTING", 2.0)
+        job = jobs.start("x", "me", [f"{TELL}; import time; time.sleep(600)"])
+        until(lambda: job.done, "it runs")
+        processes = processes_of(job)
+        for process in processes:
+            process.terminate()
+        assert gone_within(processes, 1.5)
+        assert job.state == job._folder.read().state == "running"
+        until(lambda: not job.active, "its end")
+        assert job.error.startswith("the process was killed (signal 15)")
+
+
 class TestMemory:
     def test_a_job_that_takes_too_much_is_ended_and_says_so(
         self, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
