@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from app.registries import engine, live, workspaces
+from app.registries import engine, jobs, live, workspaces
 from app.serving import serving
 from qbert_core.errors import InputError
 
@@ -39,6 +39,7 @@ if __name__ == "__main__":
     os.environ.update(options.environment)  # before the engine's process is started with it
     engine().start()  # before anything else: it takes longest
     threading.Thread(target=warm, daemon=True).start()
+    jobs()  # what an earlier server left goes on before the first page is asked for
     from streamlit.web import cli
 
     ask_nobody()

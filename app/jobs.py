@@ -1,146 +1,46 @@
-"""Long computations as processes of their own: the command line, watched.
+"""Long computations as processes of their own: the queue, and what an earlier server left.
 
-A job survives reloads and is seen by every page; it can be cancelled for good at any moment because
-it is a process. What it had finished lies in the engine's store, so starting it again resumes.
+A job survives reloads and a restart of the server, and is seen by every page; it can be cancelled for good
+at any moment because it is a process. What it had finished lies in the engine's store, so starting it again
+resumes.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from app.job import Job
+from app.jobrecords import JobRecords, Record
+from qbert_core.errors import InputError
+from qbert_core.runtime.home import cache_home
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_JOBS = 50  # finished ones are forgotten first
+MAX_BYTES = 500 * 2**20  # of finished ones on disk; the newest are kept
 MAX_RUNNING = 2
-MAX_POINTS = 5000  # of a curve that are kept
-CURVES = ("finetune",)  # commands whose partial results are the points of a curve, small and all wanted
-GRACE = 0.5  # seconds between asking a process to stop and killing it
+MAX_ACTIVE = 4  # of one session, waiting or running; $QBERT_SESSION_JOBS
+MAX_OWNERS = 1000  # sessions whose last turn is remembered
+VARIABLE = "QBERT_SESSION_JOBS"
 
 
-class Job:
-    """One command under way or ended. `state` is waiting, running, done, cancelled or failed."""
-
-    def __init__(self, name: str, owner: str, arguments: Sequence[str]) -> None:
-        self.name = name
-        self.owner = owner  # session that started it
-        self.arguments = tuple(arguments)
-        self.state = "waiting"
-        self.done = 0
-        self.total = 0
-        self.partial: Any = None  # the latest partial result, JSON
-        self.points: list[Any] = []  # all of them, where a job sends points of a curve
-        self.result: Any = None
-        self.error: str | None = None
-        self.started: float | None = None
-        self.ended: float | None = None
-        self._process: subprocess.Popen[str] | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def active(self) -> bool:
-        return self.state in ("waiting", "running")
-
-    @property
-    def remaining(self) -> float | None:
-        """Seconds to go, judged by the units done since the start; None before the second unit."""
-        if self.state != "running" or self.started is None or self.done < 1 or not self.total:
-            return None
-        return (time.monotonic() - self.started) / self.done * (self.total - self.done)
-
-    def option(self, name: str) -> str:
-        """What the job was started with, for example `option("--runs")`."""
-        return self.arguments[self.arguments.index(name) + 1]
-
-    def cancel(self) -> None:
-        """Stop the process: asked first, killed half a second later."""
-        with self._lock:
-            if not self.active:
-                return
-            self.state = "cancelled"
-            self.ended = time.monotonic()
-            process = self._process
-        if process is not None:
-            process.terminate()
-            threading.Timer(GRACE, process.kill).start()
-
-    def run(self) -> None:
-        """Run to the end, in the calling thread."""
-        with tempfile.TemporaryDirectory(prefix="qbert-job-") as folder:
-            out = Path(folder) / "result.json"
-            with self._lock:
-                if self.state != "waiting":
-                    return
-                try:
-                    self._process = _start([*self.arguments, "--out", str(out)])
-                except OSError as error:
-                    self._end("failed", f"the process could not be started: {error.strerror}")
-                    return
-                self.state = "running"
-                self.started = time.monotonic()
-            last = self._watch(self._process)
-            code = self._process.wait()
-            with self._lock:
-                if self.state == "cancelled":
-                    return
-                if code == 0 and out.is_file():
-                    self.result = json.loads(out.read_text(encoding="utf-8"))
-                    self._end("done")
-                else:
-                    self._end("failed", last or _how_it_ended(code))
-
-    def _watch(self, process: subprocess.Popen[str]) -> str:
-        """Follow the process's progress; returns its error line."""
-        last = ""
-        assert process.stderr is not None
-        with process.stderr as lines:
-            for line in lines:
-                if line.startswith("{"):
-                    try:
-                        event = json.loads(line)
-                        done, total, partial = event["done"], event["total"], event["partial"]
-                    except (ValueError, KeyError):  # cut off: the process was killed while it wrote
-                        continue
-                    self.done, self.total = done, total
-                    if partial is not None:  # not every unit has a new one
-                        self.partial = partial
-                        if self.arguments[0] in CURVES and len(self.points) < MAX_POINTS:
-                            self.points.append(partial)
-                elif line.startswith("error:"):
-                    last = line.removeprefix("error:").strip()
-        return last
-
-    def _end(self, state: str, error: str | None = None) -> None:
-        self.state, self.error, self.ended = state, error, time.monotonic()
-
-
-def _how_it_ended(code: int) -> str:
-    if code < 0:
-        return f"the process was killed (signal {-code}); the machine may have run out of memory"
-    return f"the process ended with code {code}"
-
-
-def _start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+def _start(arguments: list[str]) -> subprocess.Popen[str]:
     # the page's own work goes first: a low priority, and threads that sleep instead of spinning, which
     # would take the cores from the live numbers at every barrier
     environment = {**os.environ, "QBERT_PROGRESS": "json", "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, "-m", "qbert_core", *arguments]
-    if os.name == "posix":
-        command = ["nice", "-n", "19", *command]
+    keeper = [sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py"))]
     return subprocess.Popen(
-        command,
+        [*keeper, "nice", "-n", "19", sys.executable, "-m", "qbert_core", *arguments],
         cwd=ROOT,
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # never written to: its end tells the keeper that of this server
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        start_new_session=True,
         text=True,
         encoding="utf-8",
         errors="replace",
@@ -148,26 +48,60 @@ def _start(arguments: Sequence[str]) -> subprocess.Popen[str]:
 
 
 class Jobs:
-    """Every job of this server, newest first; at most `MAX_RUNNING` run at once, the others wait."""
+    """Every job of this server, newest first; at most `MAX_RUNNING` run at once, the others wait.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    Those that an earlier server of this home left waiting or running go on by themselves.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._lock = threading.RLock()
+        self._records = JobRecords(root or cache_home() / "jobs")
         self._jobs: list[Job] = []
-        self._slots = threading.Semaphore(MAX_RUNNING)
+        self._taken: set[Job] = set()  # those that have one of the places to run
+        self._turns: dict[str, int] = {}  # owner -> when one of its jobs was taken last
+        with self._lock:
+            for folder, record in self._records.found():
+                job = Job.from_record(record, folder)
+                if job.state != record.state:
+                    job.keep()
+                if not job.active:
+                    folder.release()  # another server may show it, too
+                self._jobs.append(job)
+            self._forget()
+            self._fill()
 
     def start(self, name: str, owner: str, arguments: Sequence[str]) -> Job:
-        """Queue a command. The same command that is already under way is joined, not run twice."""
+        """Queue a command. The same command that is already under way is joined, not run twice.
+
+        Raises `InputError` where the owner has as many under way as a session may have.
+        """
         with self._lock:
             for job in self._jobs:
                 if job.active and job.arguments == tuple(arguments):
+                    if owner not in job.owners:
+                        job.owners = (*job.owners, owner)
+                        job.keep()
                     return job
-            job = Job(name, owner, arguments)
+            self._check_limit(owner)
+            job = self._new(name, owner, arguments)
             self._jobs.insert(0, job)
-            finished = [j for j in self._jobs if not j.active]
-            for old in finished[MAX_JOBS:]:
-                self._jobs.remove(old)
-        threading.Thread(target=self._run, args=(job,), daemon=True).start()
+            self._forget()
+            self._fill()
         return job
+
+    def leave(self, job: Job, owner: str) -> bool:
+        """Cancel the job, unless other sessions want it too: then only this one's wish is taken back.
+
+        Returns whether it was cancelled.
+        """
+        with self._lock:
+            others = tuple(name for name in job.owners if name != owner)
+            if others and len(others) < len(job.owners):
+                job.owners = others
+                job.keep()
+                return False
+        job.cancel()
+        return True
 
     def all(self) -> list[Job]:
         with self._lock:
@@ -177,6 +111,77 @@ class Jobs:
         """The newest job with these arguments."""
         return next((job for job in self.all() if job.arguments == tuple(arguments)), None)
 
+    def before(self, job: Job) -> int:
+        """How many waiting jobs come before this one, as things stand."""
+        with self._lock:
+            waiting = self._in_order()
+        return waiting.index(job) if job in waiting else 0
+
+    def _new(self, name: str, owner: str, arguments: Sequence[str]) -> Job:
+        try:
+            folder = self._records.create(Record(name, (owner,), tuple(arguments), "waiting"))
+        except OSError as error:
+            print(f"{self._records.root}: a restart will not find the job {name!r}: {error}", flush=True)
+            folder = None
+        return Job(name, owner, arguments, folder)
+
+    def _check_limit(self, owner: str) -> None:
+        text = os.environ.get(VARIABLE, "")
+        most = int(text) if text.isdecimal() and int(text) else MAX_ACTIVE
+        count = sum(job.active and owner in job.owners for job in self._jobs)
+        if count >= most:
+            raise InputError(
+                f"You have {count} jobs waiting or running, as many as a session may have. Cancel one in the "
+                "sidebar, or wait for one to end"
+            )
+
+    def _in_order(self) -> list[Job]:
+        """The waiting jobs in the order in which they will be taken: sessions that have fewest running go
+        first, of those the one that was served longest ago, and of its jobs the oldest."""
+        waiting = [job for job in reversed(self._jobs) if job.state == "waiting" and job not in self._taken]
+        turns = dict(self._turns)
+        held: dict[str, int] = {}
+        for job in self._taken:
+            held[job.owners[0]] = held.get(job.owners[0], 0) + 1
+        order: list[Job] = []
+        now = max(turns.values(), default=0)
+        while waiting:
+            job = min(waiting, key=lambda job: (held.get(job.owners[0], 0), turns.get(job.owners[0], 0)))
+            waiting.remove(job)
+            order.append(job)
+            now += 1
+            turns[job.owners[0]] = now
+            held[job.owners[0]] = held.get(job.owners[0], 0) + 1
+        return order
+
+    def _fill(self) -> None:
+        """Take as many waiting jobs as there are places."""
+        for job in self._in_order()[: max(MAX_RUNNING - len(self._taken), 0)]:
+            self._taken.add(job)
+            self._turns[job.owners[0]] = max(self._turns.values(), default=0) + 1
+            if len(self._turns) > MAX_OWNERS:
+                del self._turns[min(self._turns, key=self._turns.__getitem__)]
+            threading.Thread(target=self._run, args=(job,), daemon=True).start()
+
     def _run(self, job: Job) -> None:
-        with self._slots:
-            job.run()
+        try:
+            job.run(_start)
+        finally:
+            with self._lock:
+                self._taken.discard(job)
+                self._forget()
+                self._fill()
+
+    def _forget(self) -> None:
+        """Let the oldest finished jobs go, here and on disk."""
+        finished = [job for job in self._jobs if not job.active and job not in self._taken]
+        active = len(self._jobs) - len(finished)
+        size, kept = 0, 0
+        for job in finished:
+            size += job.size()
+            if kept < MAX_JOBS and (size <= MAX_BYTES or not kept):
+                kept += 1
+            else:
+                self._jobs.remove(job)
+                job.forget()
+        self._records.sweep(MAX_JOBS + active)

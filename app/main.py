@@ -56,5 +56,5 @@ if st.session_state.pop("go_to_bits", False):
 if st.session_state.pop("go_to_attention", False):
     st.switch_page(attention_page)
 st.html(STYLE)
-sidebar()
+sidebar({shows.url_path: shows for shows in (sensitivity_page, compare_page, landscape_page, finetune_page)})
 page.run()

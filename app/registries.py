@@ -48,6 +48,9 @@ def workspaces() -> Workspaces:
 
 @cache
 def jobs() -> Jobs:
+    from app import planfiles
     from app.jobs import Jobs
 
-    return Jobs()
+    started = Jobs()
+    planfiles.sweep({part for job in started.all() for part in job.arguments})
+    return started

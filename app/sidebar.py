@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from app import state
+from app.job import Job
+from app.jobwords import PAGES, progress_words, share_done
 from app.plain import plain
 from app.registries import jobs
+from app.sessionjobs import cancel_job, own_jobs
 from app.uploads import Given, Uploads, shown
 from app.words import WORDS
 from app.workspace import MAX_ROWS, Source, Workspace
@@ -17,16 +22,27 @@ from qbert_core.tasks.files import SUFFIXES
 
 MAX_LABELS = 4
 SPAN = ("start", "end")
+MAX_SHOWN = 4  # jobs
+JOBS_STYLE = """<style>
+.st-key-jobs [data-testid=stPageLink] a{padding:0;min-height:1.5rem;background:none}
+.st-key-jobs [data-testid=stPageLink] a:hover p{text-decoration:underline}
+.st-key-jobs [data-testid=stPageLink] a>:has([data-testid=stIconMaterial]){display:none}
+.st-key-jobs [data-testid=stPageLink] p{font-size:.82rem;font-weight:400;
+  overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.st-key-jobs [data-testid=stProgress] p,.st-key-jobs [data-testid=stCaptionContainer] p{font-size:.75rem;margin:0;
+  white-space:nowrap;overflow:hidden;text-overflow:ellipsis;font-variant-numeric:tabular-nums}
+.st-key-jobs [data-testid=stButton] button{min-height:1.5rem;padding:0}
+</style>"""
 
 
-def sidebar() -> None:
-    """Draw the sidebar; the same on every page."""
+def sidebar(pages: Mapping[str, st.Page]) -> None:
+    """Draw the sidebar; the same on every page. `pages`, by their paths, are what jobs lead to."""
     with st.sidebar:
+        _jobs_list(pages)
         opening = state.opening(timeout=0.05)  # the first look of a run; the page finds the same
         if opening.workspace:
             _loaded(opening.workspace)
         _picker()
-        _jobs_list()
 
 
 def _loaded(workspace: Workspace) -> None:
@@ -150,7 +166,7 @@ def _take(mine: Uploads, given: list[Given]) -> None:
     st.rerun()
 
 
-def _jobs_list() -> None:
+def _jobs_list(pages: Mapping[str, st.Page]) -> None:
     active = any(job.active for job in jobs().all())
 
     @st.fragment(run_every=1.0 if active else None)
@@ -158,18 +174,38 @@ def _jobs_list() -> None:
         listed = jobs().all()
         if active and not any(job.active for job in listed):
             st.rerun()
-        if not listed:
+        own = own_jobs()
+        others = [job for job in listed if job.active and job not in own]
+        if not own and not others:
             return
-        st.markdown("**Jobs**")
-        for number, job in enumerate(listed[:6]):
-            name, button = st.columns([4, 1], vertical_alignment="center")
-            name.caption(f"{plain(job.name)}: {job.state}")
-            if job.active:
-                st.progress(job.done / job.total if job.total else 0.0)
-                if button.button(
-                    "", icon=":material/close:", key=f"cancel-{number}", help="Cancel", type="tertiary"
-                ):
-                    job.cancel()
-                    st.rerun()
+        st.html(JOBS_STYLE)
+        # those that run, those that wait in their order, those that ended
+        own.sort(key=lambda job: (not job.active, job.state == "waiting", job.active and jobs().before(job)))
+        with st.container(key="jobs", gap="small"):
+            st.markdown("**Jobs**")
+            for job in own[:MAX_SHOWN]:
+                _job(job, pages)
+            for job in others[: MAX_SHOWN // 2]:
+                st.caption(f"another session’s job: {progress_words(job) if job.total else job.state}")
 
-    draw()
+    with st.container():  # there even when empty: a fragment that grows would draw over what follows it
+        draw()
+
+
+def _job(job: Job, pages: Mapping[str, st.Page]) -> None:
+    """One job: a link to the page that shows it, how far it is, and the way to end it."""
+    page = pages.get(PAGES.get(job.arguments[0], ""))
+    label = plain(job.name if job.active else f"{progress_words(job)}: {job.name}")
+    more = plain(job.error or f"{job.name}; model {job.arguments[1]}")  # names may be cut off
+    with st.container(key=f"job-{job.key}", gap=None):
+        name, button = st.columns([5, 1], vertical_alignment="center", gap=None) if job.active else (st, None)
+        if page is not None:
+            name.page_link(page, label=label, help=more, width="stretch")
+        else:
+            name.caption(label, help=more)
+        if button is not None:
+            st.progress(share_done(job), text=progress_words(job))
+            if button.button(
+                "", icon=":material/close:", key=f"cancel-job-{job.key}", help="Cancel", type="tertiary"
+            ):
+                cancel_job(job)

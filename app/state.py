@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import streamlit as st
@@ -14,10 +16,12 @@ from app.serving import upload_megabytes
 from app.uploads import Uploads, is_upload, new_key, shown
 from app.words import WORDS
 from app.workspace import MAX_ROWS, Opening, Source, Workspace
+from qbert_core.access import access
 from qbert_core.errors import InputError
 from qbert_core.quantization import Plan, sites_of
 
 MAX_UNDO = 200
+TOKEN = "_streamlit_xsrf"  # a cookie of the server's own: "2|mask|masked token|time"
 
 
 @dataclass
@@ -47,6 +51,29 @@ def uploads() -> Uploads:
     if "uploads" not in st.session_state:
         st.session_state["uploads"] = new_key()
     return Uploads(str(st.session_state["uploads"]), upload_megabytes())
+
+
+def owner() -> str:
+    """Who this session's jobs belong to: the browser, by the token the server gives to each, so that a
+    reload finds them again; the session itself where there is no token."""
+    parts = str(st.context.cookies.get(TOKEN)).split("|")
+    if parts[0] != "2" or len(parts) != 4:
+        return session()
+    try:
+        mask, masked = bytes.fromhex(parts[1]), bytes.fromhex(parts[2])
+    except ValueError:
+        return session()
+    if len(mask) != 4:
+        return session()
+    # the token is masked anew in every answer; its digest is kept, and nobody can use that as the token
+    token = bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked))
+    return hashlib.sha256(token).hexdigest()[:32]
+
+
+def mine(owners: Collection[str]) -> bool:
+    """Whether a job of these owners is shown and can be cancelled here. On one's own machine every
+    job is; a server for others keeps sessions apart."""
+    return access().roots is None or owner() in owners or session() in owners
 
 
 def dark() -> bool:
@@ -133,10 +160,11 @@ def _restore(workspace: Workspace, current: Tuning, linked: str, *, remember: bo
     st.session_state["linked"] = linked
 
 
-def work_with(source: Source, plan: Plan) -> None:
-    """Open `source` as the session's model, with `plan`, which must have its sites."""
+def work_with(source: Source, plan: Plan | None) -> None:
+    """Open `source` as the session's model, with `plan`, which must have its sites; None: as a new session."""
     st.session_state["source"] = source
-    st.session_state["coming_plan"] = (source, plan)
+    if plan is not None:
+        st.session_state["coming_plan"] = (source, plan)
 
 
 def change(current: Tuning, plan: Plan, *, from_table: bool = False) -> None:

@@ -55,7 +55,7 @@ def check(workspace: Workspace, settings: Settings) -> None:
         _check_seeds(settings.training.seeds)
     needed = settings.training or (settings.experiment == "methods" and settings.sensitivity is None)
     if needed or settings.train:
-        check_training_data(workspace, settings.train)
+        check_training_data(workspace.task, settings.train)
 
 
 def _check_seeds(seeds: str) -> None:

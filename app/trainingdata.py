@@ -11,6 +11,7 @@ from app.uploads import shown
 from app.workspace import DEMO, Workspace
 from qbert_core.access import access
 from qbert_core.errors import InputError
+from qbert_core.tasks import Task
 from qbert_core.tasks.columns import require_columns
 from qbert_core.tasks.data import read_table
 
@@ -30,12 +31,12 @@ def training_data_input(place: DeltaGenerator, workspace: Workspace, purpose: st
         return text  # `check_training_data` says what is wrong with it
 
 
-def check_training_data(workspace: Workspace, data: str) -> None:
+def check_training_data(task: Task, data: str) -> None:
     """Raise `InputError` for training data that is missing or has not the task's columns.
 
     A hub data set and a large file are left to the job.
     """
-    columns = ", ".join(workspace.task.columns)
+    columns = ", ".join(task.columns)
     if not data:
         raise InputError(f"Give the training data: a file with the columns {columns}, or demo.")
     data = state.uploads().path_of(data)
@@ -50,4 +51,4 @@ def check_training_data(workspace: Workspace, data: str) -> None:
         table = read_table(data, split="train")
     except InputError as error:
         raise InputError(str(error).replace(data, shown(data))) from None
-    require_columns(table, workspace.task.columns, shown(data))
+    require_columns(table, task.columns, shown(data))

@@ -1,4 +1,4 @@
-"""Quantization-aware finetunings as jobs: where each is saved, and how far one that was stopped had come."""
+"""Finetunings as jobs: where each is saved, and how far one that was stopped had come."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from app.planfiles import plan_path
 from app.workspace import Workspace
 from qbert_core.quantization import Plan
 from qbert_core.runtime.home import data_home
-from qbert_core.training.state import FILE as STATE
+from qbert_core.training.layout import REPORT, STATES
+from qbert_core.training.state import peek
 
-STATES = ".training"  # where in its folder the command keeps the state of a training under way
-REPORT = "training.json"  # what it leaves when it is done
+FULL = "full"  # stands for the plan in the names of full-precision trainings
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the controls say."""
 
-    plan: Plan
+    plan: Plan | None  # to train for; None: in full precision
     train: str
     limit: int | None  # first rows of the training data, None: all
     epochs: int
     lr: float
     batch_size: int
     seed: int
+    base: str  # what is trained: a folder, a hub id or demo; with a plan the loaded model
+    task: str  # what for; with a plan the loaded model's
+    data: str  # measured on; with a plan the session's
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,15 @@ def save_folder(workspace: Workspace, settings: Settings, today: date) -> Path:
     The same settings find the folder they made before, whatever the date, so that a training that was
     stopped is found again.
     """
-    asked = {**asdict(settings), "plan": settings.plan.digest}
-    asked |= {"model": workspace.checkpoint.fingerprint, "data": workspace.source.data}
+    asked = asdict(settings)
+    base = asked.pop("base")
+    asked["model"] = workspace.checkpoint.fingerprint if base == workspace.source.model else base
+    if settings.plan is not None:
+        asked["plan"] = settings.plan.digest
+        del asked["task"]  # the model's
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-    name = f"{settings.plan.digest[:8]}-{digest[:8]}"
+    kind = settings.plan.digest[:8] if settings.plan is not None else f"{FULL}-{settings.task}"
+    name = f"{kind}-{digest[:8]}"
     home = models_home()
     made = sorted(home.glob(f"*-{name}")) if home.is_dir() else []
     return made[-1] if made else home / f"{today.isoformat()}-{name}"
@@ -66,11 +72,14 @@ def save_folder(workspace: Workspace, settings: Settings, today: date) -> Path:
 
 def arguments(workspace: Workspace, settings: Settings, folder: Path) -> list[str]:
     """The command. Equal settings give equal arguments, so they find their job again."""
-    preset = next((p.name for p in workspace.presets if p.digest == settings.plan.digest), None)
     limit = [] if settings.limit is None else ["--limit", str(settings.limit)]
+    plan = []
+    if settings.plan is not None:
+        preset = next((p.name for p in workspace.presets if p.digest == settings.plan.digest), None)
+        plan = ["--plan", preset or str(plan_path(settings.plan))]
     return [
-        "finetune", workspace.source.model, "--task", workspace.task.name, "--train", settings.train, *limit,
-        "--data", workspace.source.data, "--plan", preset or str(plan_path(settings.plan)),
+        "finetune", settings.base, "--task", settings.task, "--train", settings.train, *limit,
+        "--data", settings.data, *plan,
         "--epochs", str(settings.epochs), "--lr", f"{settings.lr:g}", "--batch-size", str(settings.batch_size),
         "--seed", str(settings.seed), "--save", str(folder),
     ]  # fmt: skip
@@ -78,16 +87,14 @@ def arguments(workspace: Workspace, settings: Settings, folder: Path) -> list[st
 
 def stopped_at(folder: Path) -> Stopped | None:
     """How far an unfinished training in `folder` had come; None where there is none that can be read."""
-    path = folder / STATES / STATE
-    if not path.is_file():
+    progress = peek(folder / STATES)
+    if progress is None:
         return None
     try:
-        with safe_open(path, framework="pt") as file:  # reads the header only
-            progress = json.loads((file.metadata() or {})["training"])["progress"]
         curve = tuple(progress["curve"])
         epoch = next((p["epoch"] / p["step"] * progress["step"] for p in curve if p["step"]), 0.0)
         return Stopped(int(progress["step"]), float(epoch), curve)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None  # the command says what is wrong with it
 
 

@@ -11,19 +11,22 @@ from .rows import Band, clamped, metric_axis
 
 _HEIGHT = 310
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 62, 32, 46
-_NO_LOSS = "No training yet. Press Start: the loss of the quantized model appears here, point by point."
-_NO_METRIC = "No epoch is over yet: after each one the finetuned plan is measured, and stands here."
+_NO_LOSS = "No training yet. Press Start: the training loss appears here, point by point."
+_NO_METRIC = "No epoch is over yet: after each one what is trained is measured, and stands here."
 
 Point = Mapping[str, float]
 """step, epoch, loss (nats, mean since the last point), lr, eta_seconds; metrics at the end of an epoch."""
 
 
-def loss_curve(points: Sequence[Point], *, epochs: int, lr: float, dark: bool) -> go.Figure:
+def loss_curve(
+    points: Sequence[Point], *, epochs: int, lr: float, trained: str = "quantized model", dark: bool
+) -> go.Figure:
     """Training loss against epochs and, under it on a strip of its own, the learning rate.
 
     Args:
         epochs: how many there will be; the axis ends there from the start.
         lr: the peak learning rate; the strip's axis ends there.
+        trained: whose loss it is.
     """
     if not points:
         return empty_figure(_NO_LOSS, dark=dark, height=_HEIGHT)
@@ -45,7 +48,7 @@ def loss_curve(points: Sequence[Point], *, epochs: int, lr: float, dark: bool) -
             marker={"size": 6, "color": colours.hand},
             customdata=[[int(point["step"]), fmt_loss(point["loss"])] for point in points],
             hovertemplate="<b>step %{customdata[0]}</b>: loss %{customdata[1]}<extra></extra>",
-            name="loss (quantized model, training data)",
+            name=f"loss ({trained}, training data)",
             cliponaxis=False,
         )
     )
@@ -97,12 +100,14 @@ def epoch_metric(
     before: float | None,
     fp32: float | None,
     band: Band,
+    trained: str = "plan",
     dark: bool,
 ) -> go.Figure:
-    """The metric of the finetuned plan after each epoch; lines at fp32 and at the plan before finetuning.
+    """The metric of what is finetuned after each epoch; lines at fp32 and at the plan before finetuning.
 
     Args:
         before, fp32: the same metric of the plan without finetuning and of the fp32 model, None while unknown.
+        trained: what is finetuned.
     """
     measured = [point for point in points if metric in point]
     if not measured and before is None and fp32 is None:
@@ -125,7 +130,7 @@ def epoch_metric(
             marker={"size": 9, "color": colours.hand},
             customdata=[[int(point["step"]), fmt_percent(point[metric])] for point in measured],
             hovertemplate="<b>step %{customdata[0]}</b>: %{customdata[1]}<extra></extra>",
-            name="plan, finetuned",
+            name=f"{trained}, finetuned",
             showlegend=True,
             cliponaxis=False,
         )

@@ -27,10 +27,12 @@ from app.figures import (
     setting_marks,
 )
 from app.jobs import Job
+from app.jobwords import start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.registries import jobs
 from app.reported import GROUPS, METHODS, METRICS, TEXTS, ReportedRow
+from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.sweeps import (
     Experiment,
     Settings,
@@ -150,8 +152,7 @@ def _controls(
     job = _shown(wanted)
     if job and job.active:
         if go.button("Cancel", icon=":material/close:", width="stretch", key=f"cancel-{experiment}"):
-            job.cancel()
-            st.rerun()
+            cancel_job(job)
     elif go.button(
         "Start", icon=":material/play_arrow:", type="primary", width="stretch", key=f"start-{experiment}"
     ):
@@ -190,7 +191,7 @@ def _own_settings(
 
 
 def _methods_settings(workspace: Workspace, settings: Settings) -> Settings:
-    found = finished_sensitivity(workspace, jobs().all())
+    found = finished_sensitivity(workspace, own_jobs())
     layers = workspace.checkpoint.config.layers
     choice, said = st.columns([2, 4], vertical_alignment="bottom", gap="small")
     high = choice.selectbox(
@@ -224,13 +225,12 @@ def _start(workspace: Workspace, settings: Settings, wanted: list[str]) -> None:
     if settings.train:
         st.session_state["train"] = settings.train
     name = next(label for label, experiment in TABS.items() if experiment == settings.experiment)
-    jobs().start(f"Compare: {name}", state.session(), wanted)
-    st.rerun()
+    start_job(f"Compare: {name}", wanted)
 
 
 def _shown(wanted: list[str]) -> Job | None:
     """The job with these arguments, else the newest of this model and experiment."""
-    newest = next((job for job in jobs().all() if job.arguments[:3] == tuple(wanted[:3])), None)
+    newest = next((job for job in own_jobs() if job.arguments[:3] == tuple(wanted[:3])), None)
     return jobs().latest(wanted) or newest
 
 
@@ -263,11 +263,13 @@ def _share(job: Job) -> float:
 
 
 def _progress(job: Job, rows: list[dict[str, Any]]) -> str:
+    if job.state == "waiting":
+        return start_words(job)
     running = (job.partial or {}).get("running") or {}
     if not job.total and running:
         return f"Sensitivity first: {running.get('done', 0)} of {running.get('total', 0)} eigenvalues"
     if not job.total:
-        return "Loading model and data …"
+        return start_words(job)
     text = f"{job.done} of {job.total} rows"
     left = seconds_left(rows, job.total, "--finetune" in job.arguments)
     if left is not None:

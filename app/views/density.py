@@ -17,17 +17,18 @@ from app.figures import (
     title,
 )
 from app.jobs import Job
+from app.jobwords import share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
-from app.registries import jobs
+from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.workspace import Workspace
 
 PROBES, STEPS = 4, 60
 
 
 def density_jobs(workspace: Workspace) -> list[Job]:
-    """Every density of this model that was asked for, newest first."""
-    return [job for job in jobs().all() if job.arguments[:2] == ("density", workspace.source.model)]
+    """Every density of this model that was asked for in this session, newest first."""
+    return [job for job in own_jobs() if job.arguments[:2] == ("density", workspace.source.model)]
 
 
 def density_section(workspace: Workspace, blocks: list[BlockSensitivity], data: str, fraction: float) -> None:
@@ -40,19 +41,16 @@ def density_section(workspace: Workspace, blocks: list[BlockSensitivity], data: 
         job = next((j for j in density_jobs(workspace) if j.arguments[2:4] == named[label]), None)
         if job and job.active:
             if st.button("Cancel", icon=":material/close:", width="stretch", key="cancel-density"):
-                job.cancel()
-                st.rerun()
-            done = job.done / job.total if job.total else 0.0
-            st.progress(
-                min(done, 1.0), text=f"{job.done} of {job.total} products" if job.total else "Loading …"
-            )
+                cancel_job(job)
+            counts = job.total and job.state == "running"
+            text = f"{job.done} of {job.total} products" if counts else start_words(job)
+            st.progress(share_done(job), text=text)
         elif st.button("Start density", icon=":material/play_arrow:", width="stretch", disabled=not data):
             arguments = [
                 "density", workspace.source.model, *named[label], "--task", workspace.task.name,
                 "--train", data, "--fraction", str(fraction), "--steps", str(STEPS), "--probes", str(PROBES),
             ]  # fmt: skip
-            jobs().start(f"Density of {label}, {workspace.checkpoint.name}", state.session(), arguments)
-            st.rerun()
+            start_job(f"Density of {label}, {workspace.checkpoint.name}", arguments)
         if job and job.state == "failed":
             st.error(plain(job.error or "The density failed."), icon=":material/error:")
         document = (job.result or job.partial) if job else None

@@ -19,10 +19,12 @@ from app.figures import (
     layer_label,
 )
 from app.jobs import Job
+from app.jobwords import share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.planfiles import plan_path, write_plan
 from app.registries import jobs
+from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.trainingdata import training_data_input
 from app.waiting import loaded_workspace
 from app.workspace import Workspace
@@ -109,17 +111,17 @@ def _controls(workspace: Workspace) -> tuple[list[str], Job | None]:
     job = _shown(workspace, arguments)
     if job and job.active:
         if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-landscape"):
-            job.cancel()
-            st.rerun()
+            cancel_job(job)
     elif go.button("Start", icon=":material/play_arrow:", type="primary", width="stretch"):
         if data:
             st.session_state["train"] = data
             _start(workspace, settings)
-        st.error(
-            "Give the training data: a file with the columns "
-            + ", ".join(workspace.task.columns)
-            + ", or demo."
-        )
+        else:
+            st.error(
+                "Give the training data: a file with the columns "
+                + ", ".join(workspace.task.columns)
+                + ", or demo."
+            )
     return arguments, job
 
 
@@ -132,8 +134,7 @@ def _start(workspace: Workspace, settings: Settings) -> None:
         st.error(f"The plan could not be written for the job: {plain(str(error.strerror))}.")
         return
     name = f"Landscape of {layer_label(settings.layer)}, {settings.plan.name}"
-    jobs().start(name, state.session(), arguments)
-    st.rerun()
+    start_job(name, arguments)
 
 
 def _arguments(workspace: Workspace, settings: Settings) -> list[str]:
@@ -149,7 +150,7 @@ def _arguments(workspace: Workspace, settings: Settings) -> list[str]:
 def _shown(workspace: Workspace, arguments: list[str]) -> Job | None:
     """The job with these arguments, else the newest landscape of this model."""
     wanted = ("landscape", workspace.source.model)
-    newest = next((job for job in jobs().all() if job.arguments[:2] == wanted), None)
+    newest = next((job for job in own_jobs() if job.arguments[:2] == wanted), None)
     return jobs().latest(arguments) or newest
 
 
@@ -165,12 +166,12 @@ def _status(job: Job | None, arguments: list[str]) -> None:
         found = _points(job.partial)
         st.info(f"Cancelled after {found} points." if found else "Cancelled before the first point.")
     elif job.active:
-        text = "Loading model and data …"
-        if job.partial:
+        text = start_words(job)
+        if job.state == "running" and job.partial:
             text = f"{_points(job.partial)} of {len(job.partial['x']) * len(job.partial['y'])} points"
-        elif job.total:
+        elif job.state == "running" and job.total:
             text = f"Looking for the two sharpest directions: {job.done} Hessian-vector products"
-        st.progress(min(job.done / job.total, 1.0) if job.total else 0.0, text=text)
+        st.progress(share_done(job), text=text)
 
 
 def _points(document: dict[str, Any] | None) -> int:

@@ -20,9 +20,10 @@ from app.figures import (
     omega_bars,
 )
 from app.jobs import Job
+from app.jobwords import share_done, start_words, time_left
 from app.kept import show_kept
 from app.plain import plain
-from app.registries import jobs
+from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.table import by_layer as plan_by_layer
 from app.trainingdata import training_data_input
 from app.views.confidence import confidence_section, stability_words
@@ -69,7 +70,7 @@ def page() -> None:
 
 def _newest(workspace: Workspace) -> Job | None:
     wanted = ("sensitivity", workspace.source.model)
-    return next((job for job in jobs().all() if job.arguments[:2] == wanted), None)
+    return next((job for job in own_jobs() if job.arguments[:2] == wanted), None)
 
 
 def _controls(workspace: Workspace, job: Job | None) -> tuple[str, float]:
@@ -92,8 +93,7 @@ def _controls(workspace: Workspace, job: Job | None) -> tuple[str, float]:
     stop = _stop(workspace, str(granularity))
     if job and job.active:
         if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-sensitivity"):
-            job.cancel()
-            st.rerun()
+            cancel_job(job)
     elif go.button("Start", icon=":material/play_arrow:", type="primary", width="stretch"):
         if data:
             st.session_state["train"] = data
@@ -101,13 +101,13 @@ def _controls(workspace: Workspace, job: Job | None) -> tuple[str, float]:
                 "sensitivity", workspace.source.model, "--task", workspace.task.name, "--train", data,
                 "--runs", str(int(count)), "--fraction", str(percent / 100), "--block", str(granularity), *stop,
             ]  # fmt: skip
-            jobs().start(f"Sensitivity of {workspace.checkpoint.name}", state.session(), arguments)
-            st.rerun()
-        st.error(
-            "Give the training data: a file with the columns "
-            + ", ".join(workspace.task.columns)
-            + ", or demo."
-        )
+            start_job(f"Sensitivity of {workspace.checkpoint.name}", arguments)
+        else:
+            st.error(
+                "Give the training data: a file with the columns "
+                + ", ".join(workspace.task.columns)
+                + ", or demo."
+            )
     return data, percent / 100
 
 
@@ -154,12 +154,12 @@ def _status(job: Job) -> None:
         return
     document = job.result or job.partial
     if job.active:
-        left = job.remaining
-        text = "Loading model and data …"
-        if job.total:
+        text = start_words(job)
+        if job.total and job.state == "running":
             text = f"{job.done} of {job.total} eigenvalues"
-            text += f", about {left:.0f} s to go" if left is not None else ""
-        st.progress(job.done / job.total if job.total else 0.0, text=text)
+            left = time_left(job)
+            text += f", about {left} to go" if left else ""
+        st.progress(share_done(job), text=text)
     elif document:
         worst = max(r for block in document["blocks"] for r in block["residuals"])
         words = (
@@ -167,9 +167,7 @@ def _status(job: Job) -> None:
             f"products in {document['seconds']:.0f} s; every eigenvalue's residual is at most {fmt_percent(worst)}."
         )
         if document["stopped"] == "stable":
-            words = (
-                f"The ranking is stable: no more of the {job.option('--runs')} runs were needed. {words}"
-            )
+            words = f"The ranking is stable: no more of the {job.option('--runs')} runs were needed. {words}"
         st.caption(words)
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from qbert_core.quantization.trained import TrainedQuantization
     from qbert_core.tasks import Examples, Task
 
-TRAINING_REPORT = "training.json"
-
 
 def finetune_command(args: argparse.Namespace) -> dict[str, Any]:
     """Finetuning in full precision, or for a plan; the metrics are those of what was saved, read back."""
@@ -32,6 +30,7 @@ def finetune_command(args: argparse.Namespace) -> dict[str, Any]:
     from qbert_core.tasks import task_named
     from qbert_core.tasks.data import read_table
     from qbert_core.training import discard_state, finetune, recipe_for
+    from qbert_core.training.layout import STATES
 
     task = task_named(args.task)
     names = ("epochs", "lr", "batch_size", "warmup", "weight_decay", "average", "ema", "freeze")
@@ -50,7 +49,7 @@ def finetune_command(args: argparse.Namespace) -> dict[str, Any]:
     if plan is not None:
         before = Evaluator(base, task, data, calibrate(base, task, train)).evaluate(plan, attention=False)
         report = {"baseline": before.baseline.to_json(), "before": before.score.to_json()}
-    states = folder / ".training"
+    states = folder / STATES
     if args.fresh:
         discard_state(states)
     result = finetune(base, task, train, data, recipe, Progress(), plan=plan, resume=states)
@@ -73,13 +72,14 @@ def average_command(args: argparse.Namespace) -> dict[str, Any]:
     from qbert_core.tasks import task_named
     from qbert_core.tasks.data import read_table
     from qbert_core.training import average
+    from qbert_core.training.layout import REPORT
 
     task = task_named(args.task)
     folder = writable_folder(args.save)
     models = [args.model, *args.others]
     mean = average([load_checkpoint(model) for model in models])
     data = task.examples(read_table(args.data, limit=args.limit), mean, args.data)
-    reports = [Path(model) / TRAINING_REPORT for model in models]
+    reports = [Path(model) / REPORT for model in models]
     parents = [read_json(str(report)) for report in reports if report.is_file()]
     return save_and_measure(mean, task, data, folder, args.dtype, {"models": models, "parents": parents})
 
@@ -99,6 +99,7 @@ def save_and_measure(
 
     from qbert_core.checkpoints import load_checkpoint, save_checkpoint
     from qbert_core.quantization.trained import load_trained, remove_trained, save_trained
+    from qbert_core.training.layout import REPORT
     from qbert_core.training.measure import measure
 
     remove_trained(folder)  # an earlier one's ranges must not meet these weights
@@ -119,7 +120,7 @@ def save_and_measure(
         **({} if trained is None else {"plan": trained.plan.to_json(), "plan_digest": trained.plan.digest}),
         **report,
     }
-    write_whole(folder / TRAINING_REPORT, json.dumps(document, indent=1) + "\n")
+    write_whole(folder / REPORT, json.dumps(document, indent=1) + "\n")
     return document
 
 

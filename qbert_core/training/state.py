@@ -80,6 +80,20 @@ def load_state(folder: Path, command: Mapping[str, Any]) -> TrainingState | None
     return TrainingState(command, document["progress"], tensors)
 
 
+def peek(folder: Path) -> Mapping[str, Any] | None:
+    """The `progress` of the state in `folder`, whichever command's it is; None where there is none that
+    can be read. Reads no tensors."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress = json.loads((file.metadata() or {})["training"])["progress"]
+    except (SafetensorError, OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return progress if isinstance(progress, dict) else None
+
+
 def discard_state(folder: Path) -> None:
     """Remove the state, and its folder when nothing else lies there."""
     for name in (FILE, f"{FILE}.partial"):

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from app import jobs as jobs_module
-from app import planfiles
 from app.inspections import Inspections
 from app.live import Live
 from app.workspace import Source, Workspace, open_workspace
@@ -96,9 +95,6 @@ def speaker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Speaker:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Plan files of this test only."""
-    monkeypatch.setattr(planfiles.tempfile, "tempdir", str(tmp_path))
-    planfiles._folder.cache_clear()
-    yield
-    planfiles._folder.cache_clear()
+def folder(home: Path) -> Path:
+    """Where plan files are; of this test only."""
+    return home / "plans"

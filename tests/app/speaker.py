@@ -51,4 +51,4 @@ class Speaker:
     def start(self, arguments: list[str]) -> subprocess.Popen[str]:
         self.commands.append(arguments)
         command = [sys.executable, "-S", "-c", SPEAKER, str(self.folder), *arguments]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)

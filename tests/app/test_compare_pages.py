@@ -24,12 +24,13 @@ from app.jobs import Job
 from app.reported import GROUPS, METHODS, METRICS
 from app.sweeps import Settings as Sweep
 from app.sweeps import finished_sensitivity, plans_by_digest, rows_csv, seconds_left
-from app.trainings import STATES, Settings, finished, joined, models_home, save_folder, stopped_at
+from app.trainings import Settings, finished, joined, models_home, save_folder, stopped_at
 from app.workspace import Source, Workspace
 from qbert_core.cli import main, parser
 from qbert_core.quantization import preset_named, sites_of
 from qbert_core.quantization.plan import parse_plan
 from qbert_core.tasks.interval import wilson
+from qbert_core.training.layout import STATES
 from qbert_core.training.state import TrainingState, save_state
 from tests.app.speaker import Speaker
 from tests.app.test_curvature_pages import at_page, choose, press, words
@@ -461,7 +462,9 @@ def progress(at: AppTest) -> Any:
 
 def training(workspace: Workspace, **other: Any) -> Settings:
     plan = preset_named(workspace.checkpoint.config, "sst2", "qbert-2")
-    return replace(Settings(plan, "demo", None, 3, 2e-5, 32, 0), **other)
+    source = workspace.source
+    made = Settings(plan, "demo", None, 3, 2e-5, 32, 0, source.model, workspace.task.name, source.data)
+    return replace(made, **other)
 
 
 class TestFolders:

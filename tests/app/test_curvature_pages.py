@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import registries
 from app.jobs import Jobs
-from app.planfiles import plan_path, write_plan
+from app.planfiles import plan_path, sweep, write_plan
 from app.workspace import Source, Workspace
 from qbert_core.cli import parser
 from qbert_core.quantization import Plan, sites_of
@@ -88,18 +89,26 @@ class TestPlanFiles:
         path.parent.rmdir()
         assert write_plan(plan).is_file()
 
-    def test_the_folder_is_private_and_goes_with_the_server(self, tmp_path: Path) -> None:
+    def test_the_file_outlasts_the_server_that_wrote_it(self, folder: Path, home: Path) -> None:
         code = (
             "from app.planfiles import write_plan\n"
             "from qbert_core.quantization import Plan, SitePlan\n"
             "print(write_plan(Plan('p', 8, (('s', SitePlan(4, 1)),))))"
         )
-        environment = {"PATH": "", "TMPDIR": str(tmp_path)}
+        environment = {"PATH": "", "QBERT_HOME": str(home)}
         printed = subprocess.run(
             [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
         ).stdout.strip()
-        assert Path(printed).parent.parent == tmp_path
-        assert not Path(printed).parent.exists()
+        assert Path(printed).parent == folder
+        assert Path(printed).is_file()
+
+    def test_what_no_job_needs_goes_after_a_month(self, workspace: Workspace, folder: Path) -> None:
+        old, needed, asked_again, new = (write_plan(plan) for plan in own_plans(workspace, 4))
+        for path in (old, needed, asked_again):
+            os.utime(path, (0, 0))
+        write_plan(own_plans(workspace, 3)[2])
+        sweep([str(needed)])
+        assert set(folder.iterdir()) == {needed, asked_again, new}
 
     def test_nobody_else_may_read_it(self, workspace: Workspace, folder: None) -> None:
         assert write_plan(own_plans(workspace, 1)[0]).parent.stat().st_mode & 0o077 == 0

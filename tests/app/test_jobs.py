@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app import jobs as jobs_module
@@ -40,7 +41,8 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job's first argument is a Python script now, instead of a command of the command line."""
 
     def start(arguments: list[str]) -> subprocess.Popen[str]:
-        return subprocess.Popen([sys.executable, "-S", "-c", *arguments], stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, "-S", "-c", *arguments]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
     monkeypatch.setattr(jobs_module, "_start", start)
 
@@ -110,7 +112,8 @@ def test_cancel_ends_the_process_and_starting_again_goes_on_from_there(
     until(lambda: job.done > 2 * LAYERS, "two runs finished")
     process = process_of(job)
     if sys.platform == "linux":
-        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19, "the page's own work goes first"
+        (child,) = psutil.Process(process.pid).children()
+        assert child.nice() == 19, "the page's own work goes first"
     job.cancel()
     assert job.state == "cancelled"
     assert job.ended is not None
@@ -157,9 +160,12 @@ class TestProcess:
 
     def test_progress_is_followed_and_other_lines_are_passed_over(self, jobs: Jobs) -> None:
         lines = f"warning: no store\n{EVENT}\nTraceback?\n\n"
-        job = jobs.start("x", "me", [f"{says(lines)}; {FOREVER}"])
+        second = EVENT.replace('"done": 1', '"done": 2') + "\n"
+        job = jobs.start("x", "me", [f"{says(lines)}; import time; time.sleep(2); {says(second)}; {FOREVER}"])
         until(lambda: job.done, "an event")
         assert (job.state, job.done, job.total, job.partial) == ("running", 1, 4, None)
+        assert job.remaining is None, "the first unit came after loading"
+        until(lambda: job.done == 2, "the second event")
         assert job.remaining is not None
         assert job.remaining > 0
 

@@ -1,0 +1,38 @@
+"""The jobs of one browser session: started, cancelled, and told from those of others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from app import state
+from app.job import Job
+from app.registries import jobs
+from qbert_core.errors import InputError
+
+
+def own_jobs() -> list[Job]:
+    """Those that this session may see in full, newest first."""
+    return [job for job in jobs().all() if state.mine(job.owners)]
+
+
+def start_job(name: str, arguments: Sequence[str]) -> None:
+    """Queue a command for this session and draw the page anew; where it has too many, say so and draw on."""
+    try:
+        jobs().start(name, state.owner(), arguments)
+    except InputError as error:
+        st.error(str(error), icon=":material/hourglass_top:")
+        return
+    st.rerun()
+
+
+def cancel_job(job: Job) -> None:
+    """Cancel a job, as far as it is this session's to cancel, and draw the page anew."""
+    if not state.mine(job.owners):
+        st.toast("Another session started this; only it can cancel it.", icon=":material/lock:")
+        return
+    if not jobs().leave(job, state.owner()):
+        st.toast("Another session waits for the same result, so it goes on.", icon=":material/group:")
+        return
+    st.rerun()
