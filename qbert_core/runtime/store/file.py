@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +26,7 @@ def opened(path: Path) -> Iterator[SqliteDatabase]:
     """The store at `path`, to read and to write; made where there is none. Raises `StoreError`."""
     with _as_store_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        database = SqliteDatabase(str(path), timeout=PATIENCE)
-        with database.connection_context():
+        with _connected(SqliteDatabase(str(path), timeout=PATIENCE)) as database:
             if _version(database) < len(schema.MIGRATIONS):
                 _migrate(database)
             database.synchronous = "normal"
@@ -44,10 +44,19 @@ def opened_to_read(path: Path) -> Iterator[SqliteDatabase]:
     still = not path.with_name(f"{path.name}-wal").exists()
     address = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
     with _as_store_error(path):
-        database = SqliteDatabase(address, uri=True, timeout=PATIENCE)
-        with database.connection_context():
+        with _connected(SqliteDatabase(address, uri=True, timeout=PATIENCE)) as database:
             _version(database)
             yield database
+
+
+@contextmanager
+def _connected(database: SqliteDatabase) -> Iterator[SqliteDatabase]:
+    database.connect()
+    try:
+        yield database
+    finally:
+        # peewee refuses to close what a Ctrl-C left in a transaction; SQLite takes that back and closes
+        database.connection().close()
 
 
 def _version(database: SqliteDatabase) -> int:
@@ -94,14 +103,22 @@ def _use_wal(database: SqliteDatabase) -> None:
 
 @contextmanager
 def _as_store_error(path: Path) -> Iterator[None]:
+    outside = sys.exception()  # what the caller is handling
     try:
         yield
     except (PeeweeException, sqlite3.Error, OSError) as error:
-        raise StoreError(f"{path}: {_explained(error)}") from None
+        # the first one is what happened: a failed statement, or a Ctrl-C, makes the way out of the
+        # transaction fail, too
+        first: BaseException = error
+        while first.__context__ is not None and first.__context__ is not outside:
+            first = first.__context__
+        if not isinstance(first, Exception):
+            raise first from None
+        raise StoreError(f"{path}: {_explained(first)}") from None
 
 
 def _explained(error: Exception) -> str:
-    text = str(error.args[-1] if isinstance(error, PeeweeException) and error.args else error)
+    text = str(error)
     if "not a database" in text or "malformed" in text:
         return f"{text}; nothing can be kept in it: move it away, and a new one is made"
     if "database is locked" in text:
