@@ -39,10 +39,10 @@ from tests.tiny import make_tiny
 
 WRITING = 0.04  # seconds that a write of a unit may take
 COMMANDS = {
-    "sensitivity": ["--train", "{data}", "--runs", "12", "--fraction", "1", "--block", "site"],
-    "sweep": ["--data", "{data}", "--one-at-a-time", "--attention", "--train", "{data}", "--finetune", "--epochs", "1"],
-    "density": ["--train", "{data}", "--layer", "1", "--probes", "12", "--steps", "40", "--fraction", "1"],
-    "landscape": ["--train", "{data}", "--layer", "0", "--steps", "31", "--fraction", "1"],
+    "sensitivity": ["--train", "{data}", "--runs", "16", "--fraction", "0.5"],
+    "sweep": ["--data", "{data}", "--groups", "1,2,rows", "--train", "{data}", "--finetune", "--epochs", "1"],
+    "density": ["--train", "{data}", "--layer", "1", "--probes", "8", "--steps", "10", "--fraction", "1"],
+    "landscape": ["--train", "{data}", "--layer", "0", "--steps", "15", "--fraction", "1"],
 }  # fmt: skip
 SENTENCES = ("a great film", "dull", "i love this", "an awful movie with a poor plot", "she never made more")
 

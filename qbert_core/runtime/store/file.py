@@ -43,10 +43,9 @@ def opened_to_read(path: Path) -> Iterator[SqliteDatabase]:
     # a file nobody has open has no -wal beside it, and SQLite could not make one here
     still = not path.with_name(f"{path.name}-wal").exists()
     address = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
-    with _as_store_error(path):
-        with _connected(SqliteDatabase(address, uri=True, timeout=PATIENCE)) as database:
-            _version(database)
-            yield database
+    with _as_store_error(path), _connected(SqliteDatabase(address, uri=True, timeout=PATIENCE)) as database:
+        _version(database)
+        yield database
 
 
 @contextmanager
