@@ -109,7 +109,7 @@ def _as_store_error(path: Path) -> Iterator[None]:
         # the first one is what happened: a failed statement, or a Ctrl-C, makes the way out of the
         # transaction fail, too
         first: BaseException = error
-        while first.__context__ is not None and first.__context__ is not outside:
+        while not isinstance(first, StoreError) and first.__context__ not in (None, outside):
             first = first.__context__
         if not isinstance(first, Exception):
             raise first from None

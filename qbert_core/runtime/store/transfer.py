@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import os
 import re
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from qbert_core.errors import InputError
-from qbert_core.runtime.store.file import opened, opened_to_read
+from qbert_core.runtime.store.file import StoreError, opened, opened_to_read
 from qbert_core.runtime.store.limit import MB, ROW
+from qbert_core.runtime.store.schema import UNITS
 from qbert_core.runtime.store.store import Entry, Store, insert
-from qbert_core.runtime.store.unit import UnitKey
+from qbert_core.runtime.store.unit import FINGERPRINTS, UnitKey
 
 FORMAT = "qbert-studio store"
 VERSION = 1
@@ -32,7 +33,7 @@ LINE_BYTES = 128 * MB  # the longest unit: the eigenvectors of a layer of BERT-l
 LINE_VALUES = 2_000_000  # numbers, texts and so on in one unit: what bounds the memory JSON may take
 BATCH = 16  # units written at a time, so that others can write in between
 DIGEST = re.compile(r"[0-9a-f]{64}")
-PRINTS = ("model", "data", "plan")
+MOST = 1e15  # seconds, as a time or as a duration
 
 
 @dataclass(frozen=True)
@@ -54,28 +55,21 @@ def export_units(store: Store, path: Path) -> Transferred:
         raise InputError(f"{store.path}: there is no store yet, so there is nothing to export")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with opened_to_read(store.path) as database, database.atomic("DEFERRED"):
-            every, count, size = database.execute_sql(
-                "SELECT count(*), count(kind), coalesce(sum(CASE WHEN kind IS NOT NULL THEN bytes END), 0)"
-                " FROM units"
-            ).fetchone()
-            rows = database.execute_sql(
-                "SELECT key, kind, model, data, plan, settings, seconds, created, used, value"
-                " FROM units WHERE kind IS NOT NULL ORDER BY key"
-            )
-            with gzip.open(partial, "wb", compresslevel=6) as file:
-                file.write(_line({"format": FORMAT, "version": VERSION, "units": count}))
-                for key, kind, model, data, plan, settings, seconds, created, used, value in rows:
-                    unit = {
-                        "key": key, "kind": kind, "model": model, "data": data, "plan": plan,
-                        "settings": json.loads(settings), "seconds": seconds, "created": created, "used": used,
-                        "value": json.loads(value),
-                    }  # fmt: skip
-                    file.write(_line(unit))
+        with closing(_lines(store)) as lines, gzip.open(partial, "wb", compresslevel=6) as file:
+            left_out, header = next(lines)
+            file.write(_line(header))
+            size = 0
+            for value_bytes, unit in lines:
+                file.write(_line(unit))
+                size += value_bytes
         partial.replace(path)
+    except StoreError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
-    return Transferred(count, size, every - count)
+    return Transferred(header["units"], size, left_out)
 
 
 def import_units(store: Store, path: Path) -> Transferred:
@@ -95,6 +89,22 @@ def import_units(store: Store, path: Path) -> Transferred:
                     if insert(database, store.limit, entry, text, anew=False):
                         new, size = new + 1, size + len(text)
     return Transferred(new, size, count - new)
+
+
+def _lines(store: Store) -> Generator[tuple[int, dict[str, Any]], None, None]:
+    """The first line, with how many units are left out; then every unit, with the bytes of its value."""
+    with opened_to_read(store.path) as database, database.atomic("DEFERRED"):
+        every, count = database.execute_sql("SELECT count(*), count(kind) FROM units").fetchone()
+        yield every - count, {"format": FORMAT, "version": VERSION, "units": count}
+        names = ("key", "kind", "model", "data", "plan", "settings", "seconds", "created", "used", "value")
+        query = UNITS.select(*[getattr(UNITS.c, name) for name in names]).where(UNITS.c.kind.is_null(False))
+        for unit in query.order_by(UNITS.c.key).dicts().execute(database).iterator():
+            size = len(unit["value"].encode())
+            try:
+                unit |= {name: json.loads(unit[name]) for name in ("settings", "value")}
+            except (ValueError, RecursionError):
+                raise StoreError(f"the unit {unit['key']} cannot be read") from None
+            yield size, unit
 
 
 def _line(document: dict[str, Any]) -> bytes:
@@ -156,18 +166,18 @@ def _unit(path: Path, number: int, line: bytes, now: float) -> tuple[Entry, str]
 
     if set(unit) != {field.name for field in fields(Entry)} - {"bytes", "kept"} | {"value"}:
         raise InputError(f"{path}: line {number} does not have the fields of a unit")
-    if not isinstance(unit["kind"], str):
+    if not _is_text(unit["kind"]):
         raise wrong("kind", "a text")
-    for name in PRINTS:
-        if unit[name] is not None and not isinstance(unit[name], str):
+    for name in FINGERPRINTS:
+        if unit[name] is not None and not _is_text(unit[name]):
             raise wrong(name, "a text or null")
     if not isinstance(unit["settings"], dict):
         raise wrong("settings", "a JSON object")
     for name in ("seconds", "created", "used"):
         value = unit[name]
-        known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+        known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST
         if not known and not (name == "seconds" and value is None):
-            raise wrong(name, "a number of at least 0")
+            raise wrong(name, f"a number from 0 to {MOST:g}")
     settings = json.dumps(unit["settings"], sort_keys=True)
     key = UnitKey(unit["kind"], unit["model"], unit["data"], unit["plan"], settings)
     if unit["key"] != key.digest:
@@ -179,3 +189,14 @@ def _unit(path: Path, number: int, line: bytes, now: float) -> tuple[Entry, str]
         created=min(float(unit["created"]), now), used=min(float(unit["used"]), now), kept=False,
     )  # fmt: skip
     return entry, json.dumps(unit["value"])
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is one that can be stored: JSON may hold halves of characters."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
