@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -163,6 +165,17 @@ class TestCollect:
         assert {entry.key for entry in store.entries()} == {key(3).digest, key(99).digest}
         assert store.file_bytes() < before / 4
         assert removed.used_bytes == store.path.stat().st_size
+
+    def test_a_reader_costs_only_the_smaller_file(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("qbert_core.runtime.store.file.PATIENCE", 0.2)
+        store = Store(tmp_path / "s.sqlite")
+        for number in range(10):
+            store.put(key(number), "x" * 20_000)
+        with closing(sqlite3.connect(store.path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM units").fetchone()
+            assert collect(store, limit=EMPTY).units > 5
+        assert sum(entry.bytes for entry in store.entries()) < EMPTY
 
     def test_models_and_plans_are_never_touched(self, tmp_path):
         store = Store(tmp_path / "s.sqlite")

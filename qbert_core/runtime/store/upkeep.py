@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from peewee import SqliteDatabase
+from peewee import PeeweeException, SqliteDatabase
 
 from qbert_core.runtime import states
 from qbert_core.runtime.store.file import opened
@@ -58,7 +59,9 @@ def collect(store: Store, *, limit: int, older_than: float | None = None, dry_ru
                 if dry_run:
                     transaction.rollback()
             if units and not dry_run:
-                database.execute_sql("VACUUM")
+                # takes as much disk again, and the file for itself: without it the room is used again
+                with contextlib.suppress(PeeweeException):
+                    database.execute_sql("VACUUM")
                 used = used_bytes(database)
     folders = tuple(s.folder for s in stale)
     return Removed(units, unit_bytes, folders, sum(s.bytes for s in stale), used + held)
