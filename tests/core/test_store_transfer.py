@@ -226,7 +226,7 @@ def test_a_bomb_takes_bounded_memory(tmp_path: Path) -> None:
             [sys.executable, "-c", code, str(tmp_path / "s.sqlite"), str(path)],
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert "line 2 has more than 128 MB" in done.stdout, done.stderr
+        assert "line 2 has more than 160 MB" in done.stdout, done.stderr
 
 
 def test_very_many_values_in_a_line_are_refused_before_they_are_built(

@@ -44,7 +44,7 @@ def make_room(database: SqliteDatabase, limit: int, now: float, spare: str | Non
     """
     units = bytes_ = 0
     while (used := used_bytes(database)) > limit:
-        # by the description's own index: values are not read; twice as many as needed is never far off
+        # all of it is in the index, so no value is read
         rows = database.execute_sql(
             "SELECT key, bytes FROM units WHERE kept = 0 AND key IS NOT ?"
             " ORDER BY max(? - used, 1.0) * (bytes + ?) / max(coalesce(seconds, ?), 0.001) DESC, used, key"

@@ -117,7 +117,7 @@ def insert(database: SqliteDatabase, limit: int, entry: Entry, text: str, *, ane
     size = len(text.encode())
     need = size + ROW
     if used_bytes(database) + need > limit:
-        make_room(database, int(limit * (1 - ROOM)) - need, entry.used, entry.key)
+        make_room(database, int(limit * (1 - ROOM)) - need, time.time(), entry.key)
     row = {name: getattr(entry, name) for name in Entry.__dataclass_fields__}
     row |= {"bytes": size, "kept": int(entry.kept), "value": text}
     update = {getattr(UNITS.c, name): getattr(EXCLUDED, name) for name in row if name not in ("key", "kept")}
@@ -125,7 +125,7 @@ def insert(database: SqliteDatabase, limit: int, entry: Entry, text: str, *, ane
     values = {getattr(UNITS.c, name): value for name, value in row.items()}
     UNITS.insert(values).on_conflict(conflict_target=[UNITS.c.key], update=update).execute(database)
     if used_bytes(database) > limit and not entry.kept:
-        make_room(database, limit, entry.used, entry.key)
+        make_room(database, limit, time.time(), entry.key)
         if used_bytes(database) > limit:
             raise StoreError(
                 f"no room for a unit of {size / MB:.1f} MB in a store limited to {limit / MB:g} MB; raise "

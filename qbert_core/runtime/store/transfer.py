@@ -10,13 +10,11 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import re
 import time
 import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +27,9 @@ from qbert_core.runtime.store.unit import FINGERPRINTS, UnitKey
 
 FORMAT = "qbert-studio store"
 VERSION = 1
-LINE_BYTES = 128 * MB  # the longest unit: the eigenvectors of a layer of BERT-large take 97 MB
+LINE_BYTES = 160 * MB  # the longest unit: the eigenvectors of a layer of BERT-large take 129 MB
 LINE_VALUES = 2_000_000  # numbers, texts and so on in one unit: what bounds the memory JSON may take
-BATCH = 16  # units written at a time, so that others can write in between
-DIGEST = re.compile(r"[0-9a-f]{64}")
+BATCH_BYTES = 4 * MB  # written at a time, or one unit, so that others can write in between
 MOST = 1e15  # seconds, as a time or as a duration
 
 
@@ -82,13 +79,24 @@ def import_units(store: Store, path: Path) -> Transferred:
     count = sum(1 for _ in _units(path, store.limit))  # all of it is sound, or nothing is touched
     new = size = 0
     with opened(store.path) as database:
-        units = _units(path, store.limit)
-        while batch := list(islice(units, BATCH)):
+        for batch in _batches(_units(path, store.limit)):
             with database.atomic("IMMEDIATE"):
                 for entry, text in batch:
                     if insert(database, store.limit, entry, text, anew=False):
                         new, size = new + 1, size + len(text)
     return Transferred(new, size, count - new)
+
+
+def _batches(units: Iterator[tuple[Entry, str]]) -> Iterator[list[tuple[Entry, str]]]:
+    batch: list[tuple[Entry, str]] = []
+    size = 0
+    for unit in units:
+        batch.append(unit)
+        size += len(unit[1]) + ROW
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    yield batch
 
 
 def _lines(store: Store) -> Generator[tuple[int, dict[str, Any]], None, None]:
