@@ -45,7 +45,9 @@ def sensitivity_command(args: argparse.Namespace) -> dict[str, Any]:
 def density_command(args: argparse.Namespace) -> dict[str, Any]:
     """Spectral density and trace of one block's Hessian over one draw of the training data."""
     from qbert_core.checkpoints import load_checkpoint
-    from qbert_core.curvature import block_named, spectrum
+    from qbert_core.curvature import block_named
+    from qbert_core.runtime.spectrum import stored_spectrum
+    from qbert_core.runtime.store import Store
     from qbert_core.tasks import task_named
     from qbert_core.tasks.data import read_table
 
@@ -54,16 +56,18 @@ def density_command(args: argparse.Namespace) -> dict[str, Any]:
     name = args.block_name if args.layer is None else f"bert.encoder.layer.{args.layer}"
     block = block_named(checkpoint.config, name)
     examples = task.examples(read_table(args.train, split="train", limit=args.limit), checkpoint, args.train)
-    result = spectrum(
+    result = stored_spectrum(
         checkpoint,
         task,
         examples,
         block,
+        Store(),
         fraction=args.fraction,
         steps=args.steps,
         probes=args.probes,
         seed=args.seed,
         events=Progress(),
+        warn=warn,
     )
     return result.to_json()
 
@@ -71,7 +75,8 @@ def density_command(args: argparse.Namespace) -> dict[str, Any]:
 def landscape_command(args: argparse.Namespace) -> dict[str, Any]:
     """Loss of a layer around its weights, over the two directions of largest curvature."""
     from qbert_core.checkpoints import load_checkpoint
-    from qbert_core.curvature import landscape
+    from qbert_core.runtime.landscape import stored_landscape
+    from qbert_core.runtime.store import Store
     from qbert_core.tasks import task_named
     from qbert_core.tasks.data import read_table
 
@@ -79,12 +84,13 @@ def landscape_command(args: argparse.Namespace) -> dict[str, Any]:
     checkpoint = load_checkpoint(args.model)
     plan = read_plan(args.plan, checkpoint, task)
     examples = task.examples(read_table(args.train, split="train", limit=args.limit), checkpoint, args.train)
-    result = landscape(
+    result = stored_landscape(
         checkpoint,
         task,
         examples,
         args.layer,
         plan,
+        Store(),
         steps=args.steps,
         span=args.span,
         normalise=args.normalise,
@@ -92,6 +98,7 @@ def landscape_command(args: argparse.Namespace) -> dict[str, Any]:
         tolerance=args.tolerance,
         seed=args.seed,
         events=Progress(),
+        warn=warn,
     )
     return result.to_json()
 

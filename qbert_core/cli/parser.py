@@ -17,20 +17,26 @@ class Parser(argparse.ArgumentParser):
 
 
 class Commands:
-    """The commands of one parser; all take a model and say where their JSON goes."""
+    """The commands of one parser; all say where their JSON goes."""
 
     def __init__(self, top: Parser) -> None:
         self._commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(self, name: str, run: Command, model: str = "MODEL") -> Parser:
-        """A command; what it is for is `run`'s docstring."""
+    def add(self, name: str, run: Command, model: str | None = "MODEL") -> Parser:
+        """A command; what it is for is `run`'s docstring. Without `model` it is about none."""
         sub: Parser = self._commands.add_parser(
             name, help=(run.__doc__ or "").split("\n")[0], description=run.__doc__
         )
-        sub.add_argument("model", metavar=model, help="a folder, a hub id (owner/name) or demo")
+        if model is not None:
+            sub.add_argument("model", metavar=model, help="a folder, a hub id (owner/name) or demo")
         sub.add_argument("--out", default="-", metavar="FILE", help="where the JSON goes (- is stdout)")
         sub.set_defaults(run=run)
         return sub
+
+    def group(self, name: str, about: str) -> Commands:
+        """A command that has commands of its own."""
+        top: Parser = self._commands.add_parser(name, help=about, description=about)
+        return Commands(top)
 
 
 def task_and(c: Parser, *sources: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
@@ -157,6 +158,10 @@ def landscape(
     tolerance: float = 0.01,
     seed: int = 0,
     events: Events | None = None,
+    finished_pairs: Eigenpairs | None = None,
+    finished_losses: Sequence[float] = (),
+    on_pairs: Callable[[Eigenpairs], None] | None = None,
+    on_losses: Callable[[int, Sequence[float]], None] | None = None,
 ) -> Landscape:
     """The loss on a `steps` x `steps` grid over [-span, span]^2 around a layer's trained weights.
 
@@ -169,7 +174,11 @@ def landscape(
 
     `events` gets (units done, units in all) after every Hessian-vector product, how many there will
     be being unknown, and the Landscape so far with it after every few points; it is asked to cancel
-    inside both. Same arguments and machine, same numbers. Raises `InputError` for numbers out of
+    inside both. `finished_pairs` and `finished_losses`, those of the first points in that order, are
+    taken as they are; `on_pairs` gets new pairs, `on_losses` (number of the first, losses) new points, to
+    be stored. Losses are computed some points at a time, and rounding may depend on which: to go on to
+    the same numbers `finished_losses` must end where an `on_losses` did. Same arguments and machine, same
+    numbers. Raises `InputError` for numbers out of
     range, a task that does not fit the model, and a loss that is not finite.
     """
     config = checkpoint.config
@@ -181,9 +190,14 @@ def landscape(
     chosen = examples.take(draw(len(examples), fraction, seed, 0))
 
     # examples in a LayerInputs of their own: with it goes what a Hessian keeps for its products
-    pairs = _eigenpairs(LayerInputs(checkpoint, task, chosen), block, seed, tolerance, steps**2, events)
+    if finished_pairs is not None:
+        pairs = finished_pairs
+    else:
+        pairs = _eigenpairs(LayerInputs(checkpoint, task, chosen), block, seed, tolerance, steps**2, events)
+        if on_pairs:
+            on_pairs(pairs)
     inputs = LayerInputs(checkpoint, task, chosen)
-    directions = pairs.vectors
+    directions = pairs.vectors.to(inputs.device, inputs.dtype)
     if normalise == "filter":
         directions = torch.stack([filter_normalised(block, d, checkpoint.weights) for d in directions])
     moved = MovedLayer(inputs, block, directions, events)
@@ -223,14 +237,18 @@ def landscape(
         events.progress(pairs.products + done, pairs.products + len(order), result)
         return result
 
-    done = 0
-    result = report(done)
-    for losses in moved.losses([(axis[column], axis[row]) for row, column in order]):
-        for value in losses:
-            row, column = order[done]
+    def fill(first: int, losses: Sequence[float]) -> Landscape:
+        for (row, column), value in zip(order[first:], losses, strict=False):
             loss[row][column] = _finite(value, axis[column], axis[row])
-            done += 1
-        result = report(done)
+        return report(first + len(losses))
+
+    done = len(finished_losses)
+    result = fill(0, finished_losses)
+    for losses in moved.losses([(axis[column], axis[row]) for row, column in order[done:]]):
+        result = fill(done, losses)
+        if on_losses:
+            on_losses(done, losses)
+        done += len(losses)
     return result
 
 

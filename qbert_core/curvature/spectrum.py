@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -177,15 +178,20 @@ def spectrum(
     trace_products: int = PRODUCTS,
     seed: int = 0,
     events: Events | None = None,
+    finished: Mapping[int, Quadrature] | None = None,
+    finished_trace: TraceEstimate | None = None,
+    on_probe: Callable[[int, Quadrature], None] | None = None,
+    on_trace: Callable[[TraceEstimate], None] | None = None,
 ) -> Spectrum:
     """Trace, then `probes` quadratures, of the block's Hessian of the mean loss over one draw.
 
     The draw is the first run's of a sensitivity analysis with this seed and fraction. Probes are
     uniform on the sphere, so the expectation of a quadrature is the spectrum itself (Ubaru, Chen and
     Saad 2017). `events` gets (products done, products in all) after every product, the Spectrum so
-    far with it after every probe, and is asked to cancel inside every product. Same arguments and
-    machine, same numbers. Raises `InputError` for numbers out of range, a task that does not fit
-    the model, and more steps than memory is allowed for.
+    far with it after every probe, and is asked to cancel inside every product. Probes in `finished`
+    (by number) and `finished_trace` are taken as they are; `on_probe` and `on_trace` get the new ones,
+    to be stored. Same arguments and machine, same numbers. Raises `InputError` for numbers out of
+    range, a task that does not fit the model, and more steps than memory is allowed for.
     """
     _check(fraction, steps, probes, seed, len(examples))
     task.check_model(checkpoint.config)
@@ -197,23 +203,37 @@ def spectrum(
     require_room(min(steps, hessian.size), hessian.size, inputs.dtype)  # before the trace, not after it
     total = min(trace_products, hessian.size) + probes * min(steps, hessian.size)
 
+    known = 0  # products of finished parts
+
     def matvec(v: Tensor) -> Tensor:
         product = hessian.matvec(v)
-        events.progress(hessian.products, total)
+        events.progress(known + hessian.products, total)
         return product
 
-    trace = xtrace(
-        matvec,
-        hessian.size,
-        products=trace_products,
-        seed=[seed, 0],
-        dtype=inputs.dtype,
-        device=inputs.device,
-    )
+    if finished_trace is not None:
+        trace, known = finished_trace, finished_trace.products
+    else:
+        trace = xtrace(
+            matvec,
+            hessian.size,
+            products=trace_products,
+            seed=[seed, 0],
+            dtype=inputs.dtype,
+            device=inputs.device,
+        )
+        if on_trace:
+            on_trace(trace)
     quadratures: list[Quadrature] = []
     for probe in range(probes):
-        start = seeded_vector(hessian.size, [seed, 1, probe], inputs.dtype, inputs.device)
-        quadratures.append(lanczos_quadrature(matvec, start, steps))
+        quadrature = (finished or {}).get(probe)
+        if quadrature is not None:
+            known += len(quadrature.nodes)
+        else:
+            start = seeded_vector(hessian.size, [seed, 1, probe], inputs.dtype, inputs.device)
+            quadrature = lanczos_quadrature(matvec, start, steps)
+            if on_probe:
+                on_probe(probe, quadrature)
+        quadratures.append(quadrature)
         result = Spectrum(
             name=block.name,
             layer=block.layer,
@@ -230,7 +250,8 @@ def spectrum(
             model=checkpoint.fingerprint,
             data=examples.fingerprint,
         )
-        events.progress(total if len(quadratures) == probes else hessian.products, total, result)
+        done = total if len(quadratures) == probes else known + hessian.products
+        events.progress(done, total, result)
     return result
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.curvature import RunResult, Sensitivity, blocks_of, sensitivity
 from qbert_core.runtime.events import Events
 from qbert_core.runtime.executors import Analysis, in_processes
-from qbert_core.runtime.store import Store, StoreError, unit_key
+from qbert_core.runtime.keeping import Keeping
+from qbert_core.runtime.store import Store, UnitKey, unit_key
 from qbert_core.tasks import Examples, Task
 
 
@@ -36,14 +38,9 @@ def stored_sensitivity(
 
     A store that fails costs only the resuming: `warn` gets one line and the analysis goes on.
     """
-    warned: list[bool] = []
+    kept = Keeping(store, "runs", warn)
 
-    def complain(error: StoreError) -> None:
-        if not warned:
-            warned.append(True)
-            warn(f"finished runs cannot be kept for a restart: {error}")
-
-    def key(run: int) -> str:
+    def key(run: int) -> UnitKey:
         return unit_key(
             "certified-sensitivity-run",
             model=checkpoint.fingerprint,
@@ -58,19 +55,10 @@ def stored_sensitivity(
         )
 
     def keep(result: RunResult) -> None:
-        try:
-            store.put(key(result.run), asdict(result))
-        except StoreError as error:
-            complain(error)
+        kept.put(key(result.run), asdict(result), result.seconds)
 
-    finished: dict[int, RunResult] = {}
-    for run in range(runs):
-        try:
-            value = store.get(key(run))
-            if value is not None:
-                finished[run] = _run_result(value, store)
-        except StoreError as error:
-            complain(error)
+    found = {run: kept.get(key(run), _run_result) for run in range(runs)}
+    finished = {run: result for run, result in found.items() if result is not None}
     compute = None
     if workers != 1:
         blocks = blocks_of(checkpoint.config, granularity)
@@ -96,19 +84,15 @@ def stored_sensitivity(
     )
 
 
-def _run_result(value: object, store: Store) -> RunResult:
-    try:
-        fields = dict(value)  # type: ignore[call-overload]
-        return RunResult(
-            fields["run"],
-            tuple(fields["lambdas"]),
-            tuple(fields["residuals"]),
-            fields["products"],
-            fields["seconds"],
-            tuple(fields["risks"]),
-            fields["rounded"],
-            tuple(fields["traces"]),
-            tuple(fields["trace_errors"]),
-        )
-    except (KeyError, TypeError, ValueError):
-        raise StoreError(f"{store.path}: a finished run cannot be read; it is computed again") from None
+def _run_result(fields: Any) -> RunResult:
+    return RunResult(
+        fields["run"],
+        tuple(fields["lambdas"]),
+        tuple(fields["residuals"]),
+        fields["products"],
+        fields["seconds"],
+        tuple(fields["risks"]),
+        fields["rounded"],
+        tuple(fields["traces"]),
+        tuple(fields["trace_errors"]),
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,10 @@ from qbert_core.evaluation.paired import paired_difference
 from qbert_core.quantization import ActivationRanges, Plan, plan_size, sites_of
 from qbert_core.quantization.plan import FULL
 from qbert_core.runtime.events import Events, Silent
-from qbert_core.runtime.store import Store, StoreError, unit_key
+from qbert_core.runtime.keeping import Keeping
+from qbert_core.runtime.states import state_folder
+from qbert_core.runtime.store import Store, UnitKey, unit_key
+from qbert_core.runtime.store.upkeep import training_home
 from qbert_core.tasks import Examples, Task
 from qbert_core.training import Recipe, TrainingResult, discard_state, finetune
 
@@ -188,7 +192,7 @@ def sweep(
     Raises `Cancelled` when `events` says so, and what `train` and the evaluation raise.
     """
     events = events or Silent()
-    bench = _Bench(checkpoint, task, examples, ranges, _Kept(store, warn), attention, train)
+    bench = _Bench(checkpoint, task, examples, ranges, Keeping(store, "rows", warn), attention, train)
     seeds = finetuning.seeds if finetuning else ()
     total = len(variants) * (1 + len(seeds))
     rows: list[Row] = []
@@ -255,7 +259,7 @@ class _Bench:
         task: Task,
         examples: Examples,
         ranges: ActivationRanges,
-        kept: _Kept,
+        kept: Keeping,
         attention: bool,
         train: Train,
     ) -> None:
@@ -264,37 +268,58 @@ class _Bench:
         self._evaluator: Evaluator | None = None  # not before something has to be computed
 
     def measure(self, plan: Plan, trained: Finetuning | None, events: Events) -> Measurement:
-        question = {
+        prints = {
             "model": self._checkpoint.fingerprint,
-            "task": self._task.name,
             "data": self._examples.fingerprint,
             "plan": plan.digest,
+        }
+        settings: dict[str, Any] = {
+            "task": self._task.name,
             "finetuning": trained and {"train": trained.train.fingerprint, **asdict(trained.recipe)},
         }
         # a training is not repeated because attention is asked for later: it always has it
         attention = self._attention or trained is not None
-        key = unit_key("graded-measurement", **question, ranges=self._ranges.digest, attention=attention)
-        measured = self._kept.get(key)
+        key = unit_key(
+            "graded-measurement", **prints, **settings, ranges=self._ranges.digest, attention=attention
+        )
+        measured = self._kept.get(key, _measurement)
         if measured is None:
             started = time.perf_counter()
             if trained is None:
-                folder, found = None, self._evaluate(plan, events)
+                found = self._evaluate(plan, events)
+                measured = self._measurement(found, time.perf_counter() - started)
+                self._kept.put(key, asdict(measured), measured.seconds)
             else:
-                folder = self._kept.folder(unit_key("sweep-training", **question))
-                resumed = folder is not None and any(folder.iterdir())
-                try:
-                    found = self._train_and_evaluate(plan, trained, folder, events)
-                except InputError:
-                    if folder is None or not resumed:
-                        raise
-                    # a state of no use (damaged, of another device) must not block the row for ever
-                    discard_state(folder)
-                    found = self._train_and_evaluate(plan, trained, folder, events)
-            measured = self._measurement(found, time.perf_counter() - started)
-            self._kept.put(key, measured)
-            if folder:
-                discard_state(folder)
+                with self._folder(unit_key("sweep-training", **prints, **settings)) as folder:
+                    found = self._resume(plan, trained, folder, events)
+                    measured = self._measurement(found, time.perf_counter() - started)
+                    self._kept.put(key, asdict(measured), measured.seconds)
+                    if folder:
+                        discard_state(folder)
         return measured
+
+    @contextmanager
+    def _folder(self, key: UnitKey) -> Iterator[Path | None]:
+        """For the state of this training; None where none can be made, or another process trains it."""
+        with ExitStack() as stack:
+            folder = None
+            try:
+                home = training_home(self._kept.store)
+                folder = stack.enter_context(state_folder(home, key.digest[:32]))
+            except OSError as error:
+                self._kept.complain(error)
+            yield folder
+
+    def _resume(self, plan: Plan, trained: Finetuning, folder: Path | None, events: Events) -> Evaluation:
+        resumed = folder is not None and any(folder.iterdir())
+        try:
+            return self._train_and_evaluate(plan, trained, folder, events)
+        except InputError:
+            if folder is None or not resumed:
+                raise
+            # a state of no use (damaged, of another device) must not block the row for ever
+            discard_state(folder)
+            return self._train_and_evaluate(plan, trained, folder, events)
 
     def _evaluate(self, plan: Plan, events: Events) -> Evaluation:
         if self._evaluator is None:  # one for all plans: they share what they have in common
@@ -335,56 +360,15 @@ class _Bench:
         )
 
 
-class _Kept:
-    """The store of finished measurements; when it fails, `warn` gets one line and all goes on without."""
-
-    def __init__(self, store: Store, warn: Callable[[str], None]) -> None:
-        self._store, self._warn = store, warn
-        self._warned = False
-
-    def get(self, key: str) -> Measurement | None:
-        try:
-            value = self._store.get(key)
-            return None if value is None else _measurement(value, self._store)
-        except StoreError as error:
-            self._complain(error)
-            return None
-
-    def put(self, key: str, measured: Measurement) -> None:
-        try:
-            self._store.put(key, asdict(measured))
-        except StoreError as error:
-            self._complain(error)
-
-    def folder(self, name: str) -> Path | None:
-        """A folder for the state of a training, or None where none can be made."""
-        folder = self._store.path.parent / "training" / name[:32]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            self._complain(error)
-            return None
-        return folder
-
-    def _complain(self, error: OSError) -> None:
-        if not self._warned:
-            self._warned = True
-            self._warn(f"finished rows cannot be kept for a restart: {error}")
-
-
-def _measurement(value: object, store: Store) -> Measurement:
-    try:
-        fields = dict(value)  # type: ignore[call-overload]
-        kl = fields["attention_kl"]
-        return Measurement(
-            metrics=dict(fields["metrics"]),
-            intervals={name: (low, high) for name, (low, high) in fields["intervals"].items()},
-            main=fields["main"],
-            n=fields["n"],
-            grades=tuple(tuple(grade) for grade in fields["grades"]),
-            predictions=tuple(fields["predictions"]),
-            attention_kl=None if kl is None else tuple(tuple(row) for row in kl),
-            seconds=fields["seconds"],
-        )
-    except (KeyError, TypeError, ValueError):
-        raise StoreError(f"{store.path}: a finished row cannot be read; it is computed again") from None
+def _measurement(fields: Any) -> Measurement:
+    kl = fields["attention_kl"]
+    return Measurement(
+        metrics=dict(fields["metrics"]),
+        intervals={name: (low, high) for name, (low, high) in fields["intervals"].items()},
+        main=fields["main"],
+        n=fields["n"],
+        grades=tuple(tuple(grade) for grade in fields["grades"]),
+        predictions=tuple(fields["predictions"]),
+        attention_kl=None if kl is None else tuple(tuple(row) for row in kl),
+        seconds=fields["seconds"],
+    )

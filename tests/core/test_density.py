@@ -413,6 +413,11 @@ def test_a_damaged_document_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QBERT_HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
     data = tmp_path / "data.csv"

@@ -602,6 +602,11 @@ def test_a_damaged_document_is_refused_in_one_line(
     assert len(str(caught.value)) < 250
 
 
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QBERT_HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A landscape command on a random model and twelve sentences."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sqlite3
 import subprocess
 import sys
@@ -17,10 +19,14 @@ from qbert_core.curvature import Sensitivity
 from qbert_core.errors import Cancelled
 from qbert_core.runtime.events import Flag, Silent
 from qbert_core.runtime.sensitivity import stored_sensitivity
-from qbert_core.runtime.store import Store, StoreError, default_path, unit_key
+from qbert_core.runtime.store import Store, StoreError, UnitKey, default_path, unit_key
 from qbert_core.tasks import Examples, task_named
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def key(name: str) -> UnitKey:
+    return unit_key("test", model="m", name=name)
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -29,17 +35,30 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_what_was_put_is_found_and_the_newest_counts(tmp_path):
     store = Store(tmp_path / "deep" / "store.sqlite")
-    assert store.get("a") is None
+    assert store.get(key("a")) is None
     assert not store.path.exists()
-    store.put("a", {"x": [1, 2.5, None]})
-    store.put("a", {"x": [0.1 + 0.2]})
-    assert Store(store.path).get("a") == {"x": [0.1 + 0.2]}
-    assert store.get("b") is None
+    store.put(key("a"), {"x": [1, 2.5, None]})
+    store.put(key("a"), {"x": [0.1 + 0.2]})
+    assert Store(store.path).get(key("a")) == {"x": [0.1 + 0.2]}
+    assert store.get(key("b")) is None
 
 
 def test_keys_depend_on_every_setting_and_not_on_their_order():
     assert unit_key("k", a=1, b=2) == unit_key("k", b=2, a=1)
-    assert len({unit_key("k", a=1), unit_key("k", a=2), unit_key("l", a=1), unit_key("k", b=1)}) == 4
+    questions = (
+        unit_key("k", a=1), unit_key("k", a=2), unit_key("l", a=1), unit_key("k", b=1), unit_key("k", model="a"),
+        unit_key("k", data="a"), unit_key("k", plan="a"), unit_key("k", plan="a", data="a"),
+    )  # fmt: skip
+    assert len({question.digest for question in questions}) == len(questions)
+
+
+def test_a_digest_is_that_of_the_first_stores():
+    """What was finished before stores had a schema is still found."""
+    text = json.dumps(
+        ["k", {"a": [1, 0.1], "data": "d", "model": "m", "plan": "p", "z": None}], sort_keys=True
+    )
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert unit_key("k", model="m", data="d", plan="p", z=None, a=(1, 0.1)).digest == digest
 
 
 def test_the_store_lies_where_qbert_home_says(monkeypatch, tmp_path):
@@ -51,29 +70,32 @@ def test_the_store_lies_where_qbert_home_says(monkeypatch, tmp_path):
 
 def test_a_process_killed_inside_a_write_leaves_the_old_value(tmp_path):
     store = Store(tmp_path / "s.sqlite")
-    store.put("a", "old")
+    store.put(key("a"), "old")
     done = python(
         "import os, sqlite3\n"
         f"c = sqlite3.connect({str(store.path)!r}, isolation_level=None)\n"
         "c.execute('BEGIN IMMEDIATE')\n"
-        "c.execute('INSERT OR REPLACE INTO units VALUES (?, ?)', ('a', '\"new\"'))\n"
+        "c.execute('UPDATE units SET value = ?', ('\"new\"',))\n"
         "os._exit(9)\n"
     )
     assert done.returncode == 9
-    assert store.get("a") == "old"
-    store.put("a", "newer")
-    assert store.get("a") == "newer"
+    assert store.get(key("a")) == "old"
+    store.put(key("a"), "newer")
+    assert store.get(key("a")) == "newer"
 
 
 def test_two_processes_may_write_at_once(tmp_path):
     path = tmp_path / "s.sqlite"
     code = (
-        "import sys; from pathlib import Path; from qbert_core.runtime.store import Store\n"
-        "for i in range(40): Store(Path(sys.argv[1])).put(sys.argv[2] + str(i), i)"
+        "import sys; from pathlib import Path; from qbert_core.runtime.store import Store, unit_key\n"
+        "for i in range(40): Store(Path(sys.argv[1])).put(unit_key(sys.argv[2], i=i), i)"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path), name], cwd=ROOT) for name in "ab"]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
-    assert [Store(path).get(name + str(i)) for name in "ab" for i in range(40)] == [*range(40), *range(40)]
+    assert [Store(path).get(unit_key(name, i=i)) for name in "ab" for i in range(40)] == [
+        *range(40),
+        *range(40),
+    ]
 
 
 def test_what_is_no_store_says_so(tmp_path):
@@ -84,25 +106,25 @@ def test_what_is_no_store_says_so(tmp_path):
     under_a_file = tmp_path / "text" / "store.sqlite"
     for path in (folder, text, under_a_file):
         with pytest.raises(StoreError, match=str(path)):
-            Store(path).put("a", 1)
+            Store(path).put(key("a"), 1)
     assert text.read_text().startswith("this is not")
 
 
 def test_a_full_disk_is_a_store_error_and_keeps_what_was_there(tmp_path):
     store = Store(tmp_path / "s.sqlite")
-    store.put("a", "kept")
+    store.put(key("a"), "kept")
     # a file size limit answers like a full disk, for that process alone
     done = python(
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from pathlib import Path; from qbert_core.runtime.store import Store, StoreError\n"
+        "from pathlib import Path; from qbert_core.runtime.store import Store, StoreError, unit_key\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "try:\n"
-        f"    Store(Path({str(store.path)!r})).put('b', 'x' * 100000)\n"
+        f"    Store(Path({str(store.path)!r})).put(unit_key('test', model='m', name='b'), 'x' * 100000)\n"
         "except StoreError as error: print('refused', error)\n"
     )
     assert done.stdout.startswith("refused"), done.stderr
-    assert store.get("a") == "kept"
-    assert store.get("b") is None
+    assert store.get(key("a")) == "kept"
+    assert store.get(key("b")) is None
 
 
 @pytest.fixture
@@ -169,15 +191,15 @@ def test_a_store_that_fails_costs_one_warning_and_no_result(tiny, examples, tmp_
 
 def test_a_name_too_long_is_a_store_error_like_any_other(tmp_path):
     store = Store(tmp_path / ("x" * 300) / "store.sqlite")
-    assert store.get("a") is None
+    assert store.get(key("a")) is None
     with pytest.raises(StoreError, match="xxx"):
-        store.put("a", 1)
+        store.put(key("a"), 1)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder nobody can write, not even root")
 def test_a_folder_that_cannot_be_written_is_a_store_error():
     with pytest.raises(StoreError, match="/proc/nowhere"):
-        Store(Path("/proc/nowhere/store.sqlite")).put("a", 1)
+        Store(Path("/proc/nowhere/store.sqlite")).put(key("a"), 1)
 
 
 def test_a_database_of_something_else_is_a_store_error(tmp_path):
@@ -185,7 +207,7 @@ def test_a_database_of_something_else_is_a_store_error(tmp_path):
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE units (something, entirely, different)")
         connection.commit()
-    for call in (lambda: Store(path).get("a"), lambda: Store(path).put("a", 1)):
+    for call in (lambda: Store(path).get(key("a")), lambda: Store(path).put(key("a"), 1)):
         with pytest.raises(StoreError, match=str(path)):
             call()
 
@@ -193,15 +215,15 @@ def test_a_database_of_something_else_is_a_store_error(tmp_path):
 def test_many_threads_may_use_one_store(tmp_path):
     store = Store(tmp_path / "s.sqlite")
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: store.put(f"k{i}", [i]), range(64)))
-        assert list(pool.map(lambda i: store.get(f"k{i}"), range(64))) == [[i] for i in range(64)]
+        list(pool.map(lambda i: store.put(key(f"k{i}"), [i]), range(64)))
+        assert list(pool.map(lambda i: store.get(key(f"k{i}")), range(64))) == [[i] for i in range(64)]
 
 
 def test_numbers_come_back_to_the_last_bit(tmp_path):
     values = [0.1, -22.5, 1e-300, 2**53 + 1, 1 / 3, -0.0]
     store = Store(tmp_path / "s.sqlite")
-    store.put("a", values)
-    assert [repr(v) for v in store.get("a")] == [repr(v) for v in values]
+    store.put(key("a"), values)
+    assert [repr(v) for v in store.get(key("a"))] == [repr(v) for v in values]
 
 
 def test_a_stored_analysis_computes_no_product_again(tiny, examples, tmp_path, monkeypatch):
