@@ -6,9 +6,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from qbert_core.checkpoints import Checkpoint
-from qbert_core.curvature import RunResult, Sensitivity, blocks_of, sensitivity
+from qbert_core.curvature import (
+    Analysis,
+    RunResult,
+    Sensitivity,
+    blocks_of,
+    sensitivity,
+    shards_of_a_run,
+)
 from qbert_core.runtime.events import Events
-from qbert_core.runtime.executors import Analysis, in_processes
+from qbert_core.runtime.executors import in_processes
 from qbert_core.runtime.store import Store, StoreError, unit_key
 from qbert_core.tasks import Examples, Task
 

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from qbert_core.checkpoints import Checkpoint
-from qbert_core.curvature import RunResult, Sensitivity, blocks_of, sensitivity
+from qbert_core.curvature import Analysis, RunResult, Sensitivity, blocks_of, sensitivity
 from qbert_core.errors import Cancelled, InputError
 from qbert_core.runtime.events import Silent
-from qbert_core.runtime.executors import Analysis, in_processes, shares
+from qbert_core.runtime.executors import in_processes
+from qbert_core.runtime.lanes import shares
 from qbert_core.tasks import Examples, task_named
 
 SST2 = task_named("sst2")
