@@ -73,7 +73,7 @@ class Dispatcher:
     def close(self) -> None:
         """End all that is under way; those who wait get `Cancelled`."""
         self._inbox.put(("close",))
-        self._thread.join()
+        self._thread.join(5.0)  # it may be asking a scheduler that does not answer
 
     def submit(self, task: Task, parcels: Iterable[Parcel]) -> Future[Any]:
         """A future of what `task` gives; `parcels` are what it `needs`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +22,12 @@ UNDER_WAY = 2  # sharded units at a time: while one takes its Lanczos step, the 
 AHEAD = 2  # shards a worker that may be computed before the sum has come to them
 
 Unit = tuple[int, int]  # run, block
+
+
+class Place(Protocol):
+    """Where an analysis is computed: `in_processes`, `on_cluster`, .. with their own options filled in."""
+
+    def __call__(self, analysis: Analysis, *, events: Events) -> Compute: ...
 
 
 def in_processes(analysis: Analysis, workers: int, events: Events, threads: int = 1) -> Compute:

@@ -98,7 +98,13 @@ class ProcessCrew:
     def hand_over(self, parcel: Parcel) -> str:
         path = Path(self._folder.name) / parcel.name.digest
         if not path.exists():
-            path.write_bytes(parcel.data)
+            try:
+                path.write_bytes(parcel.data)
+            except OSError as error:
+                raise InputError(
+                    f"{len(parcel.data) / 2**20:.0f} MB for the workers cannot be written to {path.parent}: "
+                    f"{error.strerror}; TMPDIR says where"
+                ) from None
         return str(path)
 
     def forget(self, parcel: Parcel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.curvature import (
@@ -15,7 +16,7 @@ from qbert_core.curvature import (
     shards_of_a_run,
 )
 from qbert_core.runtime.events import Events
-from qbert_core.runtime.executors import in_processes
+from qbert_core.runtime.executors import Place, in_processes
 from qbert_core.runtime.store import Store, StoreError, unit_key
 from qbert_core.tasks import Examples, Task
 
@@ -37,12 +38,15 @@ def stored_sensitivity(
     until_stable: bool = False,
     trace: int = 0,
     workers: int = 1,
+    place: Place | None = None,
     warn: Callable[[str], None],
 ) -> Sensitivity:
     """`sensitivity`, taking finished runs from `store` and putting new ones there.
 
-    A store that fails costs only the resuming: `warn` gets one line and the analysis goes on.
+    Runs are computed in `place`, in `workers` processes, or here. A store that fails costs only the
+    resuming: `warn` gets one line and the analysis goes on.
     """
+    shards = shards_of_a_run(checkpoint.config, examples, fraction) if 0 < fraction <= 1 else 1
     warned: list[bool] = []
 
     def complain(error: StoreError) -> None:
@@ -62,6 +66,7 @@ def stored_sensitivity(
             trace=trace,
             seed=seed,
             run=run,
+            **({"shards": shards} if shards > 1 else {}),
         )
 
     def keep(result: RunResult) -> None:
@@ -79,10 +84,12 @@ def stored_sensitivity(
         except StoreError as error:
             complain(error)
     compute = None
-    if workers != 1:
+    if place is None and workers != 1:
+        place = partial(in_processes, workers=workers)
+    if place is not None:
         blocks = blocks_of(checkpoint.config, granularity)
-        analysis = Analysis(checkpoint, task, examples, blocks, fraction, tolerance, seed, trace)
-        compute = in_processes(analysis, workers, events)
+        analysis = Analysis(checkpoint, task, examples, blocks, fraction, tolerance, seed, trace, shards)
+        compute = place(analysis, events=events)
     return sensitivity(
         checkpoint,
         task,
@@ -100,6 +107,7 @@ def stored_sensitivity(
         finished=finished,
         on_run=keep,
         compute=compute,
+        shards=shards,
     )
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from qbert_core.curvature import Analysis, BlockResult, LayerInputs, ShardedRun, ShardStates
-from qbert_core.errors import Cancelled
+from qbert_core.errors import Cancelled, InputError
 from qbert_core.runtime.events import Silent
 
 KEPT = {"model": 1, "analysis": 2, "vector": 4}  # of each kind; two products may be under way
@@ -101,7 +101,7 @@ def perform(
 ) -> BlockResult | ShardSums | Missing:
     """Do `task`. `delivered` are the bytes, or the path of a file with the bytes, of `names`.
 
-    Raises `Cancelled` after `stop(session)`, `ValueError` where bytes are not what their name says.
+    Raises `Cancelled` after `stop(session)`, `InputError` where bytes are not what their name says.
     """
     with _one_at_a_time:  # what is kept serves one task at a time, and threads are counted a process
         torch.set_num_threads(threads)
@@ -148,9 +148,16 @@ class _Worker:
         things = self._things[name.kind]
         if name in things:
             return
-        data = where if isinstance(where, bytes) else Path(where).read_bytes()
+        try:
+            data = Path(where).read_bytes() if isinstance(where, str) else where
+        except OSError as error:
+            raise InputError(
+                f"a worker cannot read {where!r} ({error.strerror}); expected a folder all share"
+            ) from None
         if hashlib.sha256(data).hexdigest() != name.digest:  # before anything in it is believed
-            raise ValueError(f"a {name.kind} of {len(data)} bytes is not the one that was sent")
+            raise InputError(
+                f"a {name.kind} of {len(data)} bytes is not the one that was sent; its file was changed"
+            )
         _kept(things, name, lambda: pickle.loads(data), KEPT[name.kind])
 
     def perform(self, session: str, task: Task) -> BlockResult | ShardSums | Missing:
