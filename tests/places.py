@@ -10,14 +10,13 @@ import torch
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.curvature import Analysis, RunResult, blocks_of, sensitivity
 from qbert_core.runtime.events import Silent
+from qbert_core.runtime.executors import Place
 from qbert_core.tasks import Examples, task_named
 
 SST2 = task_named("sst2")
 
 
-def inline(
-    place: Callable[..., Any], tiny: Checkpoint, examples: Examples, granularity: str, shards: int
-) -> None:
+def check_place(place: Place, tiny: Checkpoint, examples: Examples, granularity: str, shards: int) -> None:
     """The contract of a place: the numbers of one process, bit for bit, and every run complete once."""
     options: dict[str, Any] = {"runs": 2, "fraction": 0.5, "granularity": granularity, "seed": 2, "trace": 4}
     kept: list[RunResult] = []
