@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qbert_core.curvature import Analysis, Compute
+from qbert_core.curvature import Analysis, Compute, RunResult
 from qbert_core.errors import InputError
 from qbert_core.runtime.events import Events
 from qbert_core.runtime.executors import on_crew
 from qbert_core.runtime.lanes import Lane
-from qbert_core.runtime.worker import Parcel, engine, stop
+from qbert_core.runtime.worker import Parcel, stop
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -79,7 +79,18 @@ def on_cluster(analysis: Analysis, cluster: Cluster, events: Events, threads: in
     Raises `InputError` where Dask is not installed, the scheduler is not found (again) in time, or workers
     run another version of the engine.
     """
-    return on_crew(analysis, lambda: DaskCrew(cluster), events, threads)
+    compute_there = on_crew(analysis, lambda: DaskCrew(cluster), events, threads)
+
+    def compute(runs: Sequence[int]) -> Iterator[RunResult]:
+        try:
+            yield from compute_there(runs)
+        except ImportError as error:  # a worker that unpickles what it has no module for
+            raise InputError(
+                f"a worker cannot load qbert_core ({error}): start workers in the checkout, with "
+                f"requirements-cluster.txt installed"
+            ) from None
+
+    return compute
 
 
 class DaskCrew:
@@ -87,16 +98,19 @@ class DaskCrew:
 
     def __init__(self, cluster: Cluster) -> None:
         try:
+            import dask
             import distributed
         except ImportError:
             raise InputError(
                 "--scheduler needs Dask: pip install -r requirements-cluster.txt (here and on the workers)"
             ) from None
+        dask.config.set(
+            {"distributed.admin.large-graph-warning-threshold": "4GB"}
+        )  # the model goes with a task
         self._distributed = distributed
         self._cluster = cluster
         self._lanes: dict[str, Lane] = {}
         self._hung: set[str] = set()  # addresses given up
-        self._scattered: dict[Any, Any] = {}
         self._client: Client | None = None
         self._looked = 0.0
         self._alone_since = time.monotonic()  # no worker since
@@ -113,9 +127,11 @@ class DaskCrew:
         except (OSError, TimeoutError):
             return self._look_for_it()
         self._looked = time.monotonic()
-        new = [address for address in there if address not in self._lanes and address not in self._hung]
         self._lanes = {address: lane for address, lane in self._lanes.items() if address in there}
-        self._welcome(new)
+        for address in there:
+            if address not in self._lanes and address not in self._hung:
+                executor = self._client.get_executor(workers=[address], pure=False, retries=0)
+                self._lanes[address] = Lane(address, executor.submit, DEPTH)
         if self._lanes:
             self._alone_since = self._looked
         elif self._looked - self._alone_since > self._cluster.patience:
@@ -125,21 +141,27 @@ class DaskCrew:
             )
         return list(self._lanes.values())
 
-    def hand_over(self, parcel: Parcel) -> Any:
-        if self._cluster.folder is not None and parcel.name.kind != "vector":
-            path = self._cluster.folder / f"{parcel.name.digest}.pickle"
-            if not path.exists():
-                part = path.with_suffix(f".{time.time_ns()}")
+    def hand_over(self, parcel: Parcel) -> bytes | str:
+        """Bytes go with the task that needs them first: nothing of it waits for a worker that is gone."""
+        folder = self._cluster.folder
+        if folder is None:
+            return parcel.data
+        path = self._file(folder, parcel)
+        if not path.exists():
+            part = path.with_suffix(f".{time.time_ns()}")
+            try:
                 part.write_bytes(parcel.data)
                 part.replace(path)  # whole or not at all
-            return str(path)
-        if parcel.name not in self._scattered:
-            assert self._client is not None
-            self._scattered[parcel.name] = self._client.scatter(parcel.data, broadcast=True, hash=False)
-        return self._scattered[parcel.name]
+            except OSError as error:
+                raise InputError(f"--shared-folder: {folder} cannot be written: {error.strerror}") from None
+        return str(path)
 
     def forget(self, parcel: Parcel) -> None:
-        self._scattered.pop(parcel.name, None)
+        if self._cluster.folder is not None:
+            self._file(self._cluster.folder, parcel).unlink(missing_ok=True)
+
+    def _file(self, folder: Path, parcel: Parcel) -> Path:
+        return folder / f"{parcel.name.digest}.pickle"
 
     def lost(self, lane: Lane) -> None:
         if self._lanes.pop(lane.name, None) is not None:
@@ -161,28 +183,6 @@ class DaskCrew:
         with contextlib.suppress(Exception):
             client.close(timeout=1)
 
-    def _welcome(self, addresses: Sequence[str]) -> None:
-        """New workers, once it is certain that they compute the same numbers."""
-        if not addresses:
-            return
-        assert self._client is not None
-        try:
-            engines = self._client.run(engine, workers=list(addresses), on_error="return")
-        except (OSError, TimeoutError, KeyError, ValueError):
-            return  # gone again; the next look tells
-        for address, found in engines.items():
-            if isinstance(found, OSError):
-                continue
-            if isinstance(found, BaseException):
-                raise InputError(f"the worker {address} cannot load qbert_core: {found}")
-            if found != engine():
-                raise InputError(
-                    f"the worker {address} runs another version of qbert_core or torch; expected the same "
-                    f"as here, or its numbers differ"
-                )
-            executor = self._client.get_executor(workers=[address], pure=False, retries=0)
-            self._lanes[address] = Lane(address, executor.submit, DEPTH)
-
     def _connect(self, seconds: float) -> None:
         cluster = self._cluster
         security = None
@@ -202,7 +202,7 @@ class DaskCrew:
 
     def _look_for_it(self) -> list[Lane]:
         """Try to find the scheduler again, started anew perhaps: what it knew is then gone, workers too."""
-        self._lanes, self._scattered, self._hung = {}, {}, set()
+        self._lanes, self._hung = {}, set()
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception):

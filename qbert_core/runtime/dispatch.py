@@ -18,7 +18,7 @@ from typing import Any
 
 from qbert_core.errors import Cancelled, InputError
 from qbert_core.runtime.lanes import Crew, Lane
-from qbert_core.runtime.worker import Missing, Name, Parcel, Task, perform
+from qbert_core.runtime.worker import Missing, Name, Parcel, Task, engine, perform
 
 TICK = 0.2  # seconds between two looks at who is there and what takes too long
 LOSSES = 3  # workers a task may be lost with before it is given up: it may be what ends them
@@ -254,7 +254,7 @@ class Dispatcher:
         ticket.lanes[lane] = time.monotonic()
         try:
             things = [self._crew.hand_over(self._parcels[name]) for name in names]
-            future = lane.submit(perform, self.session, self._threads, ticket.task, names, *things)
+            future = lane.submit(perform, self.session, engine(), self._threads, ticket.task, names, *things)
         except Exception as error:
             if not self._crew.is_loss(error):
                 raise

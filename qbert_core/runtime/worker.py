@@ -97,12 +97,18 @@ def pack_analysis(analysis: Analysis) -> tuple[Parcel, Parcel]:
 
 
 def perform(
-    session: str, threads: int, task: Task, names: Sequence[Name], *delivered: bytes | str
+    session: str, expected: str, threads: int, task: Task, names: Sequence[Name], *delivered: bytes | str
 ) -> BlockResult | ShardSums | Missing:
     """Do `task`. `delivered` are the bytes, or the path of a file with the bytes, of `names`.
 
-    Raises `Cancelled` after `stop(session)`, `InputError` where bytes are not what their name says.
+    `expected` is the caller's `engine()`. Raises `InputError` where it is not the worker's, or bytes are
+    not what their name says; `Cancelled` after `stop(session)`.
     """
+    if engine() != expected:
+        raise InputError(
+            "a worker runs another version of qbert_core or torch, so its numbers would differ; expected "
+            "the same as here"
+        )
     with _one_at_a_time:  # what is kept serves one task at a time, and threads are counted a process
         torch.set_num_threads(threads)
         for name, where in zip(names, delivered, strict=True):

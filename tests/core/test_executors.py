@@ -25,7 +25,7 @@ from qbert_core.runtime.dispatch import Dispatcher
 from qbert_core.runtime.events import Silent
 from qbert_core.runtime.executors import in_processes, on_executor
 from qbert_core.runtime.lanes import Lane, shares
-from qbert_core.runtime.worker import BlockTask, Missing, Name, Parcel, pack, perform
+from qbert_core.runtime.worker import BlockTask, Missing, Name, Parcel, engine, pack, perform
 from qbert_core.tasks import Examples, task_named
 from tests.places import check_place
 
@@ -173,7 +173,7 @@ class Puppets:
 
     def lane(self, name: str) -> Lane:
         def submit(
-            do: Any, session: str, threads: int, task: BlockTask, names: list[Name], *things: Any
+            do: Any, session: str, engine: str, threads: int, task: BlockTask, names: list[Name], *things: Any
         ) -> Any:
             future: Future[Any] = Future()
             self.sent.append((lane, task, list(names), future))
@@ -298,7 +298,7 @@ def test_bytes_that_are_not_what_their_name_says_are_not_unpickled(tmp_path: Pat
     for other in (pack("model", "another model").data, str(file), str(tmp_path / "nothing")):
         file.write_bytes(b"cos\nsystem\n(S'touch %s'\ntR." % str(tmp_path / "harm").encode())
         with pytest.raises(InputError, match=r"not the one that was sent|a worker cannot read"):
-            perform("session", 1, task, [MODEL.name], other)
+            perform("session", engine(), 1, task, [MODEL.name], other)
     assert not (tmp_path / "harm").exists()
 
 
@@ -315,3 +315,8 @@ def test_cores_are_dealt_out_once() -> None:
         assert sorted(core for share in dealt for core in share) == cores
         assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
     assert shares(len(cores) + 1) == [tuple(cores)] * (len(cores) + 1)
+
+
+def test_a_worker_of_another_version_is_refused() -> None:
+    with pytest.raises(InputError, match="another version of qbert_core or torch"):
+        perform("session", "another", 1, block(0), [])
