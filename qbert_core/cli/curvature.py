@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from qbert_core.cli.inputs import read_plan
 from qbert_core.cli.parser import Commands, task_and
 from qbert_core.cli.progress import Progress, warn
+
+if TYPE_CHECKING:
+    from qbert_core.runtime.executors import Place
 
 
 def sensitivity_command(args: argparse.Namespace) -> dict[str, Any]:
@@ -18,6 +23,7 @@ def sensitivity_command(args: argparse.Namespace) -> dict[str, Any]:
     from qbert_core.tasks import task_named
     from qbert_core.tasks.data import read_table
 
+    place = _place(args)
     task = task_named(args.task)
     checkpoint = load_checkpoint(args.model)
     examples = task.examples(read_table(args.train, split="train", limit=args.limit), checkpoint, args.train)
@@ -35,11 +41,36 @@ def sensitivity_command(args: argparse.Namespace) -> dict[str, Any]:
         confidence=args.confidence,
         until_stable=args.until_stable,
         trace=args.trace,
-        workers=args.workers,
+        place=place,
         events=Progress(),
         warn=warn,
     )
     return result.to_json()
+
+
+def _place(args: argparse.Namespace) -> Place | None:
+    """Where the units are computed; None is here, one after the other."""
+    import torch
+
+    from qbert_core.errors import InputError
+    from qbert_core.runtime.cluster import Cluster, on_cluster
+    from qbert_core.runtime.executors import in_processes
+
+    if args.threads is not None and args.threads < 1:
+        raise InputError(f"threads is {args.threads}; expected at least 1")
+    threads = args.threads or 1
+    if args.scheduler is not None:
+        cluster = Cluster(
+            args.scheduler, args.tls_ca, args.tls_cert, args.tls_key, args.shared_folder, args.insecure
+        )
+        return partial(on_cluster, cluster=cluster, threads=threads)
+    if (args.tls_ca, args.tls_cert, args.tls_key, args.shared_folder) != (None,) * 4 or args.insecure:
+        raise InputError("--tls-ca, --tls-cert, --tls-key, --shared-folder and --insecure need --scheduler")
+    if args.workers not in (None, 1):
+        return partial(in_processes, workers=args.workers, threads=threads)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    return None
 
 
 def density_command(args: argparse.Namespace) -> dict[str, Any]:
@@ -117,7 +148,26 @@ def add(commands: Commands) -> None:
     c.add_argument("--high", type=int, metavar="K", help="blocks that get the higher bits (default: half)")
     c.add_argument("--confidence", type=float, default=0.95, help="bootstrap probability of that set")
     c.add_argument("--trace", type=int, default=0, metavar="N", help="products for each block's trace, too")
-    c.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the runs")
+    where = c.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, metavar="N", help="processes that share the work")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="a Dask cluster, tls://HOST:PORT")
+    c.add_argument(
+        "--threads",
+        type=int,
+        metavar="T",
+        help="of each worker (default 1); here without workers (default all)",
+    )
+    c.add_argument(
+        "--tls-ca", type=Path, metavar="FILE", help="the authority's certificate, with --scheduler"
+    )
+    c.add_argument("--tls-cert", type=Path, metavar="FILE", help="this client's certificate")
+    c.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
+    c.add_argument(
+        "--shared-folder", type=Path, metavar="DIR", help="one that all workers see; the model goes there"
+    )
+    c.add_argument(
+        "--insecure", action="store_true", help="allow a scheduler beyond this machine without TLS"
+    )
 
     c = commands.add("density", density_command)
     task_and(c, "--train")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -28,7 +28,13 @@ class BlockHessian:
     Example: `BlockHessian(LayerInputs(checkpoint, task, examples), block).matvec(v)  # (n,) -> (n,)`
     """
 
-    def __init__(self, inputs: LayerInputs, block: Block, events: Events | None = None) -> None:
+    def __init__(
+        self,
+        inputs: LayerInputs,
+        block: Block,
+        events: Events | None = None,
+        rows: Mapping[str, Tensor] | None = None,  # of embedding tables: rows that count, ascending
+    ) -> None:
         weights = inputs.checkpoint.weights
         self.block = block
         self.products = 0
@@ -36,18 +42,19 @@ class BlockHessian:
         self._shapes = {name: weights[name].shape for name in block.parameters}
         self._rows: dict[str, Tensor] = {}  # of embedding tables: those in use, ascending
         if block.kind == "embedding":
-            self._rows = {name: inputs.used_rows(name) for name in block.parameters}
+            self._rows = dict(rows or used_rows(inputs, block))
             self._shapes = {
                 name: torch.Size((len(rows), weights[name].shape[1])) for name, rows in self._rows.items()
             }
         self.size = sum(shape.numel() for shape in self._shapes.values())
+        self.dtype, self.device = inputs.dtype, inputs.device
         self._inputs = inputs
         self._events = events or Silent()
 
     @property
     def has_fast(self) -> bool:
         """Whether this machine has fast products that differ from the exact ones."""
-        return rounding_pays(self._inputs.device.type, self._inputs.dtype)
+        return rounding_pays(self.device.type, self.dtype)
 
     @torch.no_grad()
     def matvec(self, v: Tensor, fast: bool = False) -> Tensor:
@@ -58,23 +65,22 @@ class BlockHessian:
         and layers. Raises `InputError` where the loss or the product is not finite, or the examples
         hold nothing to take a loss of.
         """
-        along = dict(zip(self._shapes, self._parts(v), strict=True))
-        product = torch.zeros_like(v)
-        into = Products(dict(zip(self._shapes, self._parts(product), strict=True)))
-        total = 0
-        for index in range(len(self._inputs.batches)):
-            total += self._add_batch(index, along, into, fast)
-        if total == 0:
-            raise InputError("the examples hold no label the task takes a loss of; give labelled examples")
-        product /= total
-        if not torch.isfinite(product).all():
-            raise InputError(
-                f"{self.block.name}: a Hessian-vector product is not finite in {v.dtype}; "
-                f"the checkpoint's weights are too large to differentiate twice"
-            )
+        total, count = self.sums(v, fast)
+        product = mean_product(total, count, self.block)
         self.products += 1
         self.fast_products += fast
         return product
+
+    @torch.no_grad()
+    def sums(self, v: Tensor, fast: bool = False) -> tuple[Tensor, int]:
+        """(n,) -> (n,) the product with the Hessian of the loss SUM, and what the sum has terms of."""
+        along = dict(zip(self._shapes, self._parts(v), strict=True))
+        total = torch.zeros_like(v)
+        into = Products(dict(zip(self._shapes, self._parts(total), strict=True)))
+        count = 0
+        for index in range(len(self._inputs.batches)):
+            count += self._add_batch(index, along, into, fast)
+        return total, count
 
     def _parts(self, flat: Tensor) -> list[Tensor]:
         sizes = [shape.numel() for shape in self._shapes.values()]
@@ -122,6 +128,29 @@ class BlockHessian:
     def _places(self, linearized: LinearizedBatch, name: str) -> Tensor:
         """(N,): where each packed token's row of a table stands among the rows in use."""
         return torch.searchsorted(self._rows[name], linearized.table_rows(name))
+
+
+def used_rows(inputs: LayerInputs, block: Block) -> dict[str, Tensor]:
+    """The rows of each of an embedding block's tables that the examples use, ascending; else nothing."""
+    if block.kind != "embedding":
+        return {}
+    return {name: inputs.used_rows(name) for name in block.parameters}
+
+
+def mean_product(total: Tensor, count: int, block: Block) -> Tensor:
+    """Sums of products over `count` examples (or labelled tokens) -> H v; `total` is used up.
+
+    Raises `InputError` where there is nothing to take a mean of, or it is not finite.
+    """
+    if count == 0:
+        raise InputError("the examples hold no label the task takes a loss of; give labelled examples")
+    total /= count
+    if not torch.isfinite(total).all():
+        raise InputError(
+            f"{block.name}: a Hessian-vector product is not finite in {total.dtype}; "
+            f"the checkpoint's weights are too large to differentiate twice"
+        )
+    return total
 
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:

@@ -111,12 +111,17 @@ class LayerInputs:
 
     `into` runs them without gradients up to a layer and remembers how far each batch got: blocks are
     visited from the first layer up, so over a whole run every layer is computed once. `linearized`
-    keeps batches, linearized, for all blocks of the run; those beyond `LINEARIZED_BYTES` are made anew
-    for every product.
+    keeps batches, linearized, for all blocks of the run; those beyond `keep_bytes` are made anew for every
+    product.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, task: Task, examples: Examples, tokens: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        task: Task,
+        examples: Examples,
+        tokens: int | None = None,
+        keep_bytes: int | None = None,  # of linearized batches; LINEARIZED_BYTES when not given
     ) -> None:
         config = checkpoint.config
         some = next(iter(checkpoint.weights.values()))
@@ -134,7 +139,8 @@ class LayerInputs:
         self._cacheable = int(np.searchsorted(sizes, CACHE_BYTES, side="right"))  # batches
         self._reached: dict[int, tuple[int, Tensor]] = {}  # batch -> layer, what flows into it
         self._linearized: dict[int, LinearizedBatch] = {}
-        self._linearized_bytes = 0
+        self._keep_bytes = LINEARIZED_BYTES if keep_bytes is None else keep_bytes
+        self.linearized_bytes = 0  # held now
 
     def mask(self, index: int) -> Tensor | None:
         """The padding mask of batch `index`, as `encoder_layer` takes it."""
@@ -170,12 +176,22 @@ class LayerInputs:
         if made is None:
             made = self._batch(self.batches[index])
             held = self._bytes(made.batch)
-            if self._linearized_bytes + held <= LINEARIZED_BYTES:
-                self._linearized_bytes += held
+            if self.linearized_bytes + held <= self._keep_bytes:
+                self.linearized_bytes += held
                 self._linearized[index] = made
         if layer < made.lowest:
             made.down_to(layer, self.into(layer, index))
         return made
+
+    def linearize(self) -> None:
+        """Linearize what is kept from the first layer up, as a run does that begins with the first block.
+
+        Where a batch was linearized from decides how what flows into a layer was rounded; so a block gets
+        the same last digits whether the blocks before it were computed here or elsewhere.
+        """
+        for index, batch in enumerate(self.batches):
+            if index in self._linearized or self.linearized_bytes + self._bytes(batch) <= self._keep_bytes:
+                self.linearized(index, 0)
 
     def _batch(self, batch: Batch) -> LinearizedBatch:
         return LinearizedBatch(self.checkpoint, self.task, batch, self.device)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from qbert_core.checkpoints import Checkpoint
+from qbert_core.curvature.analysis import draw
 from qbert_core.curvature.blocks import Block, blocks_of
 from qbert_core.curvature.eigen import random_start
 from qbert_core.curvature.eigenpairs import Eigenpairs, two_largest_eigenpairs
@@ -23,7 +24,6 @@ from qbert_core.curvature.hvp import BlockHessian
 from qbert_core.curvature.inputs import LayerInputs
 from qbert_core.curvature.losses import Expansion, MovedLayer
 from qbert_core.curvature.plane import filter_normalised, flat, project
-from qbert_core.curvature.sensitivity import draw
 from qbert_core.errors import InputError
 from qbert_core.quantization import Plan, fake_quantize, sites_of
 from qbert_core.runtime.events import Events, Silent

@@ -91,6 +91,7 @@ class Sensitivity:
     data: str | None = None  # the training examples' fingerprint
     hvp_rounded: int = 0  # of the products, those in fast arithmetic
     stability: Stability | None = None  # of the ranking, from the third whole run on
+    shards: int = 1  # parts that a run's examples were multiplied in; the last digits depend on it
 
     @property
     def granularity(self) -> str:
@@ -115,6 +116,7 @@ class Sensitivity:
             "model": self.model,
             "data": self.data,
             "hvp_rounded": self.hvp_rounded,
+            "shards": self.shards,
             "stability": None
             if self.stability is None
             else {**self.stability.to_json(), "examples_used": self.runs * self.examples},
@@ -143,6 +145,7 @@ class Sensitivity:
             seconds=source.number("seconds"),
             hvp_count=source.count("hvp_count"),
             hvp_rounded=source.count("hvp_rounded") if source.has("hvp_rounded") else 0,
+            shards=source.count("shards", least=1) if source.has("shards") else 1,
             stopped=source.choice("stopped", ("runs", "stable")),
             seed=source.count("seed") if source.has("seed") else None,
             fraction=source.number("fraction") if source.has("fraction") else None,

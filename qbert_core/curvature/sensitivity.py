@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from qbert_core.checkpoints import Checkpoint
+from qbert_core.curvature.analysis import Analysis, BlockResult, RunResult, draw, in_turn
 from qbert_core.curvature.blocks import Block, blocks_of
-from qbert_core.curvature.eigen import Eigenpair, largest_eigenpair, random_start
-from qbert_core.curvature.hvp import BlockHessian
 from qbert_core.curvature.inputs import LayerInputs
 from qbert_core.curvature.results import BlockSensitivity, Sensitivity
+from qbert_core.curvature.shards import check_shards, shards_of_a_run
 from qbert_core.curvature.stability import Stability, stability
-from qbert_core.curvature.trace import TraceEstimate, block_trace
 from qbert_core.errors import InputError
 from qbert_core.runtime.events import Events, Silent
 from qbert_core.tasks import Examples, Task
 
-
-@dataclass(frozen=True)
-class RunResult:
-    """One run: every block's eigenvalue on one draw of examples. Plain numbers, fit to be stored."""
-
-    run: int
-    lambdas: tuple[float, ...]  # one a block, in the order of `blocks_of`
-    residuals: tuple[float, ...]
-    products: int
-    seconds: float
-    risks: tuple[float, ...] = ()
-    rounded: int = 0  # of the products
-    traces: tuple[float, ...] = ()  # where they were asked for
-    trace_errors: tuple[float, ...] = ()
-
-
 # numbers of runs -> their results, some of them first in part, as they arrive
 Compute = Callable[[Sequence[int]], Iterator[RunResult]]
-
-
-def draw(n: int, fraction: float, seed: int, run: int) -> NDArray[np.int64]:
-    """Indices of run `run`'s examples, ascending: max(1, round(fraction n)) of n without replacement."""
-    size = max(1, round(fraction * n))
-    return np.sort(np.random.default_rng([seed, run]).choice(n, size, replace=False))
 
 
 def sensitivity(
@@ -66,6 +38,7 @@ def sensitivity(
     finished: Mapping[int, RunResult] | None = None,
     on_run: Callable[[RunResult], None] | None = None,
     compute: Compute | None = None,
+    shards: int | None = None,
 ) -> Sensitivity:
     """Lambda samples and Omega of every block: `runs` runs, each on its own draw of `examples`.
 
@@ -78,13 +51,15 @@ def sensitivity(
     `events` gets (blocks done, blocks in all, Sensitivity so far) after every block and is asked
     to cancel inside every product. Runs in `finished` (by number) are taken as they are; `on_run`
     gets each new one when it is complete, to be stored. `compute` may compute the runs elsewhere, in
-    any order; here they are computed one after the other. Same arguments, machine and number of
-    threads, same lambdas.
+    any order; here they are computed one after the other. `shards` is the number of parts a run's
+    examples are multiplied in (`shards_of_a_run` unless given). Same arguments, kind of machine and
+    number of threads, same lambdas.
     Raises `InputError` for numbers out of range and a task that does not fit the model.
     """
     _check(runs, fraction, tolerance, seed, confidence, len(examples))
     if trace and trace < 4:
         raise InputError(f"trace is {trace}; expected 0 (none) or at least 4 products, for example 20")
+    check_shards(shards)
     task.check_model(checkpoint.config)
     events = events or Silent()
     blocks = blocks_of(checkpoint.config, granularity)
@@ -95,6 +70,8 @@ def sensitivity(
         high = max(1, len(blocks) // 2)
     if not 1 <= high < max(2, len(blocks)):
         raise InputError(f"high is {high}; expected 1 to {len(blocks) - 1}, fewer than there are blocks")
+    if shards is None:
+        shards = shards_of_a_run(checkpoint.config, examples, fraction)
     total = runs * len(blocks)
     stable: Stability | None = None
     judged = 0  # runs
@@ -114,6 +91,7 @@ def sensitivity(
             tolerance=tolerance,
             model=checkpoint.fingerprint,
             data=examples.fingerprint,
+            shards=shards,
         )
 
     def report() -> None:
@@ -133,7 +111,8 @@ def sensitivity(
         return False
 
     if compute is None:
-        compute = _in_turn(checkpoint, task, examples, blocks, fraction, tolerance, seed, trace, events)
+        analysis = Analysis(checkpoint, task, examples, blocks, fraction, tolerance, seed, trace, shards)
+        compute = partial(in_turn, analysis, events=events)
     stop = advance()
     report()
     if not stop:
@@ -152,25 +131,6 @@ def sensitivity(
     return summary()
 
 
-def _in_turn(
-    checkpoint: Checkpoint,
-    task: Task,
-    examples: Examples,
-    blocks: Sequence[Block],
-    fraction: float,
-    tolerance: float,
-    seed: int,
-    trace: int,
-    events: Events,
-) -> Compute:
-    def compute(runs: Sequence[int]) -> Iterator[RunResult]:
-        for run in runs:
-            chosen = examples.take(draw(len(examples), fraction, seed, run))
-            yield from run_blocks(checkpoint, task, chosen, blocks, run, tolerance, seed, trace, events)
-
-    return compute
-
-
 def run_blocks(
     checkpoint: Checkpoint,
     task: Task,
@@ -182,39 +142,15 @@ def run_blocks(
     trace: int = 0,
     events: Events | None = None,
 ) -> Iterator[RunResult]:
-    """One run over its `examples`: the result so far after every block, the last one complete."""
-    started = time.perf_counter()
+    """One run over its `examples`, whole: the result so far after every block, the last one complete."""
+    analysis = Analysis(checkpoint, task, examples, tuple(blocks), 1.0, tolerance, seed, trace)
     inputs = LayerInputs(checkpoint, task, examples)
-    pairs: list[Eigenpair] = []
-    traces: list[TraceEstimate] = []
-    for index, block in enumerate(blocks):
+    results: list[BlockResult] = []
+    for index in range(len(blocks)):
         if events:
             events.check()
-        pairs.append(block_eigenpair(inputs, block, [seed, run, index], tolerance, events))
-        if trace:
-            traces.append(block_trace(inputs, block, [seed, run, index], trace, events))
-        yield RunResult(
-            run,
-            tuple(pair.value for pair in pairs),
-            tuple(pair.residual for pair in pairs),
-            sum(pair.products for pair in pairs) + sum(found.products for found in traces),
-            time.perf_counter() - started,
-            tuple(pair.risk for pair in pairs),
-            sum(pair.rounded for pair in pairs),
-            tuple(found.value for found in traces),
-            tuple(found.error for found in traces),
-        )
-
-
-def block_eigenpair(
-    inputs: LayerInputs, block: Block, seed: list[int], tolerance: float, events: Events | None = None
-) -> Eigenpair:
-    """The eigenpair of largest magnitude of one block's Hessian over the examples in `inputs`."""
-    hessian = BlockHessian(inputs, block, events)
-    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    start = random_start(hessian.size, number, inputs.dtype, inputs.device)
-    fast = partial(hessian.matvec, fast=True) if hessian.has_fast else None
-    return largest_eigenpair(hessian.matvec, start, tolerance=tolerance, fast=fast)
+        results.append(analysis.block(inputs, run, index, events))
+        yield RunResult.of(run, results)
 
 
 def _by_block(blocks: tuple[Block, ...], samples: Mapping[int, RunResult]) -> tuple[BlockSensitivity, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qbert_core.bert import BertConfig
 from qbert_core.checkpoints import Checkpoint
+from qbert_core.curvature.analysis import draw
 from qbert_core.curvature.basis import require_room, seeded_vector
 from qbert_core.curvature.blocks import GRANULARITIES, Block, blocks_of
 from qbert_core.curvature.density import Curve, Quadrature, lanczos_quadrature, smeared
@@ -20,7 +21,6 @@ from qbert_core.curvature.fields import Fields, is_number
 from qbert_core.curvature.hvp import BlockHessian
 from qbert_core.curvature.inputs import LayerInputs
 from qbert_core.curvature.results import KINDS
-from qbert_core.curvature.sensitivity import draw
 from qbert_core.curvature.trace import PRODUCTS, TraceEstimate, xtrace
 from qbert_core.errors import InputError
 from qbert_core.runtime.events import Events, Silent

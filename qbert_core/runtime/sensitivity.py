@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from qbert_core.checkpoints import Checkpoint
-from qbert_core.curvature import RunResult, Sensitivity, blocks_of, sensitivity
+from qbert_core.curvature import (
+    Analysis,
+    RunResult,
+    Sensitivity,
+    blocks_of,
+    sensitivity,
+    shards_of_a_run,
+)
 from qbert_core.runtime.events import Events
-from qbert_core.runtime.executors import Analysis, in_processes
+from qbert_core.runtime.executors import Place, in_processes
 from qbert_core.runtime.keeping import Keeping
 from qbert_core.runtime.store import Store, UnitKey, unit_key
 from qbert_core.tasks import Examples, Task
@@ -32,13 +40,16 @@ def stored_sensitivity(
     until_stable: bool = False,
     trace: int = 0,
     workers: int = 1,
+    place: Place | None = None,
     warn: Callable[[str], None],
 ) -> Sensitivity:
     """`sensitivity`, taking finished runs from `store` and putting new ones there.
 
-    A store that fails costs only the resuming: `warn` gets one line and the analysis goes on.
+    Runs are computed in `place`, in `workers` processes, or here. A store that fails costs only the
+    resuming: `warn` gets one line and the analysis goes on.
     """
     kept = Keeping(store, "runs", warn)
+    shards = shards_of_a_run(checkpoint.config, examples, fraction) if 0 < fraction <= 1 else 1
 
     def key(run: int) -> UnitKey:
         return unit_key(
@@ -52,6 +63,7 @@ def stored_sensitivity(
             trace=trace,
             seed=seed,
             run=run,
+            **({"shards": shards} if shards > 1 else {}),
         )
 
     def keep(result: RunResult) -> None:
@@ -60,10 +72,12 @@ def stored_sensitivity(
     found = {run: kept.get(key(run), _run_result) for run in range(runs)}
     finished = {run: result for run, result in found.items() if result is not None}
     compute = None
-    if workers != 1:
+    if place is None and workers != 1:
+        place = partial(in_processes, workers=workers)
+    if place is not None:
         blocks = blocks_of(checkpoint.config, granularity)
-        analysis = Analysis(checkpoint, task, examples, blocks, fraction, tolerance, seed, trace)
-        compute = in_processes(analysis, workers, events)
+        analysis = Analysis(checkpoint, task, examples, blocks, fraction, tolerance, seed, trace, shards)
+        compute = place(analysis, events=events)
     return sensitivity(
         checkpoint,
         task,
@@ -81,6 +95,7 @@ def stored_sensitivity(
         finished=finished,
         on_run=keep,
         compute=compute,
+        shards=shards,
     )
 
 

@@ -201,7 +201,7 @@ def test_the_document_round_trips_and_has_the_promised_keys(tiny: Checkpoint, ex
     assert Sensitivity.from_json(document) == result
     assert list(document) == [
         "blocks", "runs", "examples", "seconds", "hvp_count", "stopped",
-        "seed", "fraction", "tolerance", "granularity", "model", "data", "hvp_rounded", "stability",
+        "seed", "fraction", "tolerance", "granularity", "model", "data", "hvp_rounded", "shards", "stability",
     ]  # fmt: skip
     assert list(document["blocks"][0]) == [
         "name", "layer", "kind", "lambdas", "residuals", "risks", "mean", "std", "omega",

@@ -17,9 +17,11 @@ OURS = {"qbert_core", "app"}
 
 
 def requirements() -> dict[str, Requirement]:
-    """Canonical name -> line of requirements.txt."""
-    lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
-    return {canonicalize_name(r.name): r for r in map(Requirement, filter(None, lines))}
+    """Canonical name -> line of requirements.txt, or of requirements-cluster.txt, which is optional."""
+    files = [ROOT / "requirements.txt", ROOT / "requirements-cluster.txt"]
+    lines = [line.split("#")[0].strip() for file in files for line in file.read_text().splitlines()]
+    named = [line for line in lines if line and not line.startswith("-r")]
+    return {canonicalize_name(r.name): r for r in map(Requirement, named)}
 
 
 def imported_modules(file: Path) -> set[str]:
