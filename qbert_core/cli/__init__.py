@@ -9,12 +9,12 @@ import json
 import sys
 from pathlib import Path
 
-from qbert_core.cli import allocate, curvature, evaluate, finetune, model, sweep
+from qbert_core.cli import allocate, curvature, evaluate, export, finetune, model, sweep
 from qbert_core.cli.inputs import write_whole
 from qbert_core.cli.parser import Commands, Parser
 from qbert_core.errors import InputError
 
-FILES = (model, curvature, allocate, evaluate, sweep, finetune)
+FILES = (model, curvature, allocate, evaluate, sweep, finetune, export)
 DESCRIPTION = "The command line: one JSON document a command, progress on stderr, exit codes 0, 2 and 130."
 
 
