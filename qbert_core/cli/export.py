@@ -128,6 +128,7 @@ def _report(
     from types import MappingProxyType
 
     from qbert_core.evaluation import Evaluator
+    from qbert_core.evaluation.paired import paired_difference
     from qbert_core.export.environment import environment
     from qbert_core.export.report import Source, report
     from qbert_core.quantization import ActivationRanges
@@ -145,6 +146,9 @@ def _report(
         environment(),
         ["python -m qbert_core " + shlex.join(sys.argv[1:])],
         evaluation=result,
+        difference=paired_difference(
+            task, result.baseline_grades.tolist(), result.grades.tolist(), args.seed
+        ),
         sensitivity=sensitivity,
         size=None if written is None else written.size,
     )

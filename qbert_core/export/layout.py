@@ -87,6 +87,12 @@ def quantization_config(config: BertConfig, widths: Mapping[str, int]) -> dict[s
     }
 
 
+def tensor_bytes(config: BertConfig, plan: Plan, layout: Layout) -> int:
+    """What the tensors of the file take; its header adds some kilobytes."""
+    entries = file_entries(config, stored_widths(config, plan, layout))
+    return sum(BYTES[entry.dtype] * math.prod(entry.shape) for entry in entries.values())
+
+
 def size_account(config: BertConfig, plan: Plan, layout: Layout, file_bytes: int) -> dict[str, Any]:
     """From the size `plan_size` promises to the file's, every byte: MB (2^20 bytes) that add up.
 
@@ -107,8 +113,7 @@ def size_account(config: BertConfig, plan: Plan, layout: Layout, file_bytes: int
         parts["shapes"] += 2 * BYTES["I64"]
     # what `plan_size` leaves out: pooler and output layer
     parts["unquantized"] = 4 * sum(math.prod(shape) for shape in config.head_shapes().values())
-    tensors = sum(BYTES[e.dtype] * math.prod(e.shape) for e in file_entries(config, widths).values())
-    parts["header"] = file_bytes - tensors
+    parts["header"] = file_bytes - tensor_bytes(config, plan, layout)
     return {
         "promised": plan_size(config, plan).size_mb,
         **{name: size / MB for name, size in parts.items()},

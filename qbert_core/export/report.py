@@ -7,6 +7,7 @@ models, data and plans is escaped. It follows the reader's light or dark setting
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 from qbert_core.bert import BertConfig
 from qbert_core.curvature import Sensitivity
 from qbert_core.evaluation import Evaluation
+from qbert_core.evaluation.paired import Difference
 from qbert_core.quantization import Plan, fp32_size, plan_size, sites_of
 
 STYLE = """:root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6470;--line:#d5dae0;--back:#fff;--mark:0,96,160}
@@ -25,9 +27,10 @@ body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);
 max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:1.8rem 0 .4rem;break-after:avoid}
 p{margin:.3rem 0}.soft{color:var(--soft)}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;break-inside:avoid;font-size:.9rem}
+table{margin-bottom:.8rem;border-collapse:collapse;font-variant-numeric:tabular-nums;break-inside:avoid;font-size:.9rem}
 th,td{border-bottom:1px solid var(--line);padding:.2rem .6rem;text-align:right;font-weight:400}
-th:first-child,td:first-child{text-align:left}thead th{color:var(--soft)}
+th:first-child,td:first-child{text-align:left}
+.text td{text-align:left}.text{overflow-wrap:anywhere}thead th{color:var(--soft)}
 .wide{overflow-x:auto}.heat td{border:1px solid var(--back);text-align:center;padding:.2rem .35rem;
 print-color-adjust:exact;-webkit-print-color-adjust:exact}
 pre{background:rgba(var(--mark),.08);padding:.6rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}
@@ -61,14 +64,15 @@ def report(
     commands: Sequence[str],
     *,
     evaluation: Evaluation | None = None,
+    difference: Difference | None = None,
     sensitivity: Sensitivity | None = None,
     size: Mapping[str, float] | None = None,
     made: datetime | None = None,
 ) -> str:
     """The file's text.
 
-    `commands` reproduce it, `size` is an export's account of its file in MB (`Export.size`), `made` is now
-    unless given.
+    `commands` reproduce it with the plan saved as plan.json, `difference` is the evaluation's paired one,
+    `size` an export's account of its file in MB (`Export.size`), `made` is now unless given.
     """
     made = made or datetime.now(UTC)
     body = [
@@ -77,15 +81,18 @@ def report(
         f"plan {plan.digest}; {made:%Y-%m-%d %H:%M} UTC</p>",
     ]
     if evaluation is not None:
-        body += _numbers(evaluation, source)
+        body += _numbers(evaluation, source, difference)
     body += _sizes(config, plan, size)
     body += _plan(config, plan)
     if evaluation is not None and evaluation.attention_kl:
         body += _attention(evaluation.attention_kl)
     if sensitivity is not None:
         body += _sensitivity(sensitivity)
-    body += ["<h2>Environment</h2>", _table(("", "Value"), environment.items())]
+    body += ["<h2>Environment</h2>", f'<div class="text">{_table(("", ""), environment.items())}</div>']
     body += ["<h2>Reproduce</h2>", *(f"<pre>{_text(command)}</pre>" for command in commands)]
+    body.append(
+        f"<details><summary>plan.json</summary><pre>{_text(json.dumps(plan.to_json()))}</pre></details>"
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
@@ -96,7 +103,7 @@ def report(
     )
 
 
-def _numbers(result: Evaluation, source: Source) -> list[str]:
+def _numbers(result: Evaluation, source: Source, difference: Difference | None) -> list[str]:
     rows = []
     for name, value in result.score.metrics.items():
         before = result.baseline.metrics[name]
@@ -112,9 +119,17 @@ def _numbers(result: Evaluation, source: Source) -> list[str]:
         )
     worse = sum(flip.was_right and not flip.is_right for flip in result.flips)
     better = sum(flip.is_right and not flip.was_right for flip in result.flips)
+    paired = []
+    if difference is not None:
+        low, high = (100 * end for end in difference.interval)
+        paired = [
+            f"<p>Difference of {_text(result.score.main.replace('_', ' '))} on the same examples: "
+            f"{100 * difference.mean:+.2f} points, 95 %: {low:+.2f} to {high:+.2f} (paired bootstrap).</p>"
+        ]
     return [
         "<h2>Numbers</h2>",
         _table(("Metric", "fp32", "95 %", "Plan", "95 %", "Difference"), rows),
+        *paired,
         f"<p>n = {result.n:,} of {result.total:,} examples of {_text(source.data)}; {worse:,} became wrong, "
         f"{better:,} became right. Activation ranges: {_text(source.calibration)}.</p>",
     ]
@@ -190,11 +205,11 @@ def _attention(kl: Sequence[Sequence[float]]) -> list[str]:
 
 
 def _heat(value: float) -> float:
-    """0..0.75: at that shade text is read on both backgrounds."""
+    """0..0.65: at that shade text is read on both backgrounds."""
     if value <= 0:
         return 0.0
     share = (math.log10(value) - HEAT_LOW) / (HEAT_HIGH - HEAT_LOW)
-    return 0.75 * min(max(share, 0.0), 1.0)
+    return 0.65 * min(max(share, 0.0), 1.0)
 
 
 def _sensitivity(result: Sensitivity) -> list[str]:
