@@ -46,7 +46,6 @@ HELP = (
     "For transformers: from_pretrained with dequantize=True reads one width of codes in a file, so all are as wide as "
     "the plan's largest. Smallest: every matrix at its own bits; opened with a few lines of compressed-tensors."
 )
-STYLE = "<style>.st-key-export h6{margin-bottom:-.45rem}</style>"
 
 
 def page() -> None:
@@ -62,9 +61,7 @@ def page() -> None:
         f"The session's plan {quoted(plan.name)} (page *Bits*): {size.effective_bits:.2f} bits a weight, "
         f"{fmt_mb(size.size_mb)}, {size.compression:.1f} times smaller."
     )
-    with st.container(key="export"):
-        st.html(STYLE)
-        left, right = st.columns(2, gap="large")
+    left, right = st.columns(2, gap="large")
     with left:
         _plan(workspace, plan)
         _open(workspace, current)
@@ -76,7 +73,7 @@ def page() -> None:
 
 
 def _plan(workspace: Workspace, plan: Plan) -> None:
-    st.markdown("###### The plan")
+    st.markdown("**The plan**")
     document, table = st.columns(2, gap="small")
     document.download_button(
         "Plan as JSON", plan_text(plan), file_name(plan, "json"), "application/json",
@@ -120,7 +117,7 @@ def _open(workspace: Workspace, current: state.Tuning) -> None:
 
 
 def _recipe(workspace: Workspace, plan: Plan) -> None:
-    st.markdown("###### The recipe")
+    st.markdown("**The recipe**")
     try:
         text = recipe(plan, sites_of(workspace.checkpoint.config))
     except InputError as error:
@@ -135,7 +132,7 @@ def _recipe(workspace: Workspace, plan: Plan) -> None:
 
 
 def _model(workspace: Workspace, plan: Plan) -> None:
-    st.markdown("###### The packed model")
+    st.markdown("**The packed model**")
     config = workspace.checkpoint.config
     if not any(entry.quantized for entry in plan.sites.values()):
         st.info("This plan quantizes nothing: choose bits below fp32 on the page Bits first.")
@@ -226,7 +223,7 @@ def _status(workspace: Workspace, layout: Layout, folder: Path, job: Job | None)
 
 
 def _report(workspace: Workspace, plan: Plan) -> None:
-    st.markdown("###### The report")
+    st.markdown("**The report**")
     waiting = not live().settled(workspace, plan)
 
     @st.fragment(run_every=POLL if waiting else None)
