@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,6 +20,7 @@ from compressed_tensors.quantization.utils import calculate_qparams
 from qbert_core.bert import BertConfig
 from qbert_core.checkpoints import Checkpoint, load_checkpoint
 from qbert_core.cli import main
+from qbert_core.cli.progress import Progress
 from qbert_core.curvature import BlockSensitivity, Sensitivity
 from qbert_core.errors import InputError
 from qbert_core.export import load_exported
@@ -148,24 +147,23 @@ def test_a_folder_that_cannot_be_made_is_one_line(capsys, model, tmp_path):
     assert "Not a directory" in line or "File exists" in line
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_an_ended_export_leaves_nothing(name, tmp_path):
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "qbert_core", "export", "demo", "--plan", "qbert-4", "--save", str(out)]
-    environment = {**os.environ, "QBERT_PROGRESS": "json", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("{") and json.loads(line)["done"] >= 3:
-            assert list(tmp_path.glob(".out.*.partial"))  # it is at work
-            process.send_signal(getattr(signal, name))
-            break
-    started = time.monotonic()
-    assert process.wait(timeout=60) == 130
-    assert time.monotonic() - started < 20
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_ended_export_leaves_nothing(capsys, model, tmp_path, monkeypatch, number):
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def end(progress, done, total, partial=None):
+        if done == 3:  # half way through packing
+            seen.append(list(tmp_path.glob(".out.*.partial")))
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Progress, "progress", end)
+    assert main(["export", model, "--plan", "qbert-4", "--save", str(tmp_path / "out")]) == 130
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.splitlines()[-1]) == ("", "interrupted")
+    assert [len(found) for found in seen] == [1]
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 # the report
