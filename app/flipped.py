@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from app.csvs import csv_text
 from app.items import Item, answer_text, item_of, plan_column
 from app.words import WORDS
 from app.workspace import Workspace
@@ -76,17 +77,8 @@ def flip_csv(workspace: Workspace, result: Evaluation, kinds: Mapping[str, Seque
         item = item_of(workspace, flip.index)
         answers = (item.reference, flip.before, flip.after)
         right, before, after = (answer_text(workspace, item, answer, whole=True) for answer in answers)
-        rows.append(
-            {
-                "row": flip.index + 1,
-                "change": change_of(flip),
-                **item.texts,
-                "right": right,
-                "fp32": before,
-                "plan": after,
-                **{name: values[flip.index] for name, values in kinds.items() if name != "label"},
-            }
-        )
+        own = [values[flip.index] for name, values in kinds.items() if name != "label"]
+        rows.append([flip.index + 1, change_of(flip), *item.texts.values(), right, before, after, *own])
     names = list(item_of(workspace, 0).texts)
     columns = ["row", "change", *names, "right", "fp32", "plan", *(k for k in kinds if k != "label")]
-    return pd.DataFrame(rows, columns=columns).to_csv(index=False)
+    return csv_text(columns, rows)

@@ -86,9 +86,9 @@ def upload_megabytes() -> int:
 
 
 def _own() -> tuple[Path, ...]:
-    """What the app itself writes for its users: uploads, whose folders nobody can guess, models, and the
-    plans that jobs read."""
-    return cache_home() / "uploads", cache_home() / "plans", data_home() / "models"
+    """What the app itself writes for its users: uploads, whose folders nobody can guess, models and exports,
+    and the plans that jobs read."""
+    return cache_home() / "uploads", cache_home() / "plans", data_home() / "models", data_home() / "exports"
 
 
 def _hub_cache(hub: bool) -> tuple[Path, ...]:

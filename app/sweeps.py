@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from app.csvs import csv_text
 from app.jobs import Job
 from app.planfiles import plan_path, sensitivity_path, write_plan, write_sensitivity
 from app.trainingdata import check_training_data
@@ -166,19 +165,18 @@ def seconds_left(rows: Sequence[dict[str, Any]], total: int, finetuning: bool) -
 def rows_csv(rows: Sequence[dict[str, Any]]) -> str:
     """The rows with every digit, a column a number."""
     metrics = sorted({name for row in rows for name in row["metrics"]})
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(
+    header = (
         ["experiment", "name", "method", "plan_digest", "same_as", "finetuned", "seed", "epochs", "n"]
         + [column for name in metrics for column in (name, f"{name}_low", f"{name}_high", f"{name}_fp32")]
         + ["difference", "difference_low", "difference_high", "gained", "lost", "size_mb", "weights_mb"]
         + ["compression", "effective_bits", "attention_kl_mean", "seconds"]
     )
+    made = []
     for row in rows:
         difference = row["difference"]
-        writer.writerow(
-            [row["experiment"], _text(row["name"]), row["method"], row["plan_digest"]]
-            + [_text(row["same_as"] or ""), row["finetuned"], row["seed"], row["epochs"], row["n"]]
+        made.append(
+            [row["experiment"], row["name"], row["method"], row["plan_digest"]]
+            + [row["same_as"] or "", row["finetuned"], row["seed"], row["epochs"], row["n"]]
             + [
                 value
                 for name in metrics
@@ -188,9 +186,4 @@ def rows_csv(rows: Sequence[dict[str, Any]]) -> str:
             + [row["size_mb"], row["weights_mb"], row["compression"], row["effective_bits"]]
             + [row["attention_kl_mean"], row["seconds"]]
         )
-    return out.getvalue()
-
-
-def _text(name: str) -> str:
-    """A plan's name, which may come from a link, as no spreadsheet reads it as a formula."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+    return csv_text(header, made)

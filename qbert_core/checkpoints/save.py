@@ -34,18 +34,24 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) ->
         except SafetensorError as error:  # its name for a full disk, too
             raise OSError(f"{folder}: the weights could not be written: {error}") from None
         (parts / "model.safetensors").chmod(0o644)  # the library makes it readable for its owner only
-        (parts / "config.json").write_text(json.dumps(_config_json(checkpoint, dtype), indent=2) + "\n")
-        checkpoint.tokenizer.save(str(parts / "tokenizer.json"))
-        for name in TOKENIZER_FILES:
-            source = checkpoint.folder / name
-            if source.is_file():
-                shutil.copyfile(access().path(source), parts / name)
+        (parts / "config.json").write_text(json.dumps(config_json(checkpoint, dtype), indent=2) + "\n")
+        save_tokenizer(checkpoint, parts)
         return [path.replace(folder / path.name) for path in sorted(parts.iterdir())]
     finally:
         shutil.rmtree(parts, ignore_errors=True)
 
 
-def _config_json(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, object]:
+def save_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write tokenizer.json and what else of the tokenizer the checkpoint's folder holds."""
+    checkpoint.tokenizer.save(str(folder / "tokenizer.json"))
+    for name in TOKENIZER_FILES:
+        source = checkpoint.folder / name
+        if source.is_file():
+            shutil.copyfile(access().path(source), folder / name)
+
+
+def config_json(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, object]:
+    """What config.json says of the checkpoint, its tensors stored in `dtype`."""
     c = checkpoint.config
     raw: dict[str, object] = {
         "architectures": [next(name for name, head in ARCHITECTURES.items() if head == c.head)],

@@ -9,12 +9,12 @@ import json
 import sys
 from pathlib import Path
 
-from qbert_core.cli import allocate, curvature, evaluate, finetune, model, store, sweep
+from qbert_core.cli import allocate, curvature, evaluate, export, finetune, model, store, sweep
 from qbert_core.cli.inputs import write_whole
 from qbert_core.cli.parser import Commands, Parser
 from qbert_core.errors import InputError
 
-FILES = (model, curvature, allocate, evaluate, sweep, finetune, store)
+FILES = (model, curvature, allocate, evaluate, sweep, finetune, export, store)
 DESCRIPTION = "The command line: one JSON document a command, progress on stderr, exit codes 0, 2 and 130."
 
 

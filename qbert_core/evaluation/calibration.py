@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.errors import InputError
 from qbert_core.quantization import ActivationRanges, calibrate
@@ -11,12 +13,24 @@ from qbert_core.tasks import Examples, Task
 from qbert_core.tasks.data import read_table
 
 
+@overload
 def calibration(
     checkpoint: Checkpoint, task: Task, examples: Examples, train: str | None, events: Events | None = None
-) -> ActivationRanges:
+) -> ActivationRanges: ...
+@overload
+def calibration(
+    checkpoint: Checkpoint, task: Task, examples: None, train: str | None, events: Events | None = None
+) -> ActivationRanges | None: ...
+def calibration(
+    checkpoint: Checkpoint,
+    task: Task,
+    examples: Examples | None,
+    train: str | None,
+    events: Events | None = None,
+) -> ActivationRanges | None:
     """Ranges from the training data `train`, where it is given; else those the checkpoint was trained
     with, where its folder has them (quantization.json); else from the task's demo training split, where
-    the project has one; else from the inputs (never the labels) of `examples`.
+    the project has one; else from the inputs (never the labels) of `examples`, None without any.
 
     Raises `InputError` for a quantization.json that is broken or of another model."""
     if train is not None:
@@ -26,7 +40,7 @@ def calibration(
     if trained is not None and trained.ranges is not None:
         return trained.ranges
     try:
-        source = task.examples(read_table("demo", split="train"), checkpoint, "demo train")
+        source: Examples | None = task.examples(read_table("demo", split="train"), checkpoint, "demo train")
     except InputError:  # no demo data for this task
         source = examples
-    return calibrate(checkpoint, task, source, events)
+    return None if source is None else calibrate(checkpoint, task, source, events)

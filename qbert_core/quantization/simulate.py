@@ -116,7 +116,7 @@ class Quantizer:
             else:
                 weights[site.parameter] = made
         frozen = MappingProxyType(weights)
-        return QuantizedModel(frozen, _linear_map(frozen, inputs, layers) if inputs else None)
+        return QuantizedModel(frozen, linear_map(frozen, inputs, layers) if inputs else None)
 
     def _site(self, key: tuple[bool, str, int, int, float], weight: Tensor) -> Tensor | IntegerLinear:
         with self._lock:
@@ -135,9 +135,11 @@ class Quantizer:
         return result
 
 
-def _linear_map(
+def linear_map(
     weights: Weights, inputs: Mapping[str, tuple[float, float]], layers: Mapping[str, IntegerLinear]
 ) -> LinearMap:
+    """How linear layers are computed: those in `inputs` (site -> scale and zero point) quantize theirs,
+    those also in `layers` multiply whole numbers."""
     # query, key and value share one input and one range: quantize it once
     last: tuple[Tensor, tuple[float, float], bool, InputCodes | Tensor] | None = None
 

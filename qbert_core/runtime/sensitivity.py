@@ -51,6 +51,8 @@ def stored_sensitivity(
     kept = Keeping(store, "runs", warn)
     shards = shards_of_a_run(checkpoint.config, examples, fraction) if 0 < fraction <= 1 else 1
 
+    cut: dict[str, Any] = {"shards": shards} if shards > 1 else {}
+
     def key(run: int) -> UnitKey:
         return unit_key(
             "certified-sensitivity-run",
@@ -63,7 +65,7 @@ def stored_sensitivity(
             trace=trace,
             seed=seed,
             run=run,
-            **({"shards": shards} if shards > 1 else {}),
+            **cut,
         )
 
     def keep(result: RunResult) -> None:
