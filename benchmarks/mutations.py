@@ -24,7 +24,25 @@ from qbert_core.quantization.trained import load_trained
 from qbert_core.tasks import task_named
 from qbert_core.tasks.data import read_table
 
-NUMBERS = (0, 1, -1, 2, 3, 7, 255, 256, 2**15, 2**31 - 1, 2**31, 2**32, 2**48, 2**63 - 1, 2**63, 2**64, 10**40)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    3,
+    7,
+    255,
+    256,
+    2**15,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**48,
+    2**63 - 1,
+    2**63,
+    2**64,
+    10**40,
+)
 ODD: tuple[Any, ...] = (
     None, True, False, 0.5, -0.0, 1e308, float("nan"), float("inf"), "", "x", "\0", "\ud800", "../../etc/passwd",
     "/etc/passwd", "=cmd|' /C calc'!A0", "<img src=x onerror=alert(1)>", "a" * 5000, "a\nb", [], {}, [[]], [0] * 50,
@@ -116,7 +134,9 @@ def bytes_mutated(raw: bytes, draw: random.Random, within: int | None = None) ->
         at = draw.randrange(max(1, end))
         how = draw.random()
         if how < 0.6:
-            new = draw.choice((b"\0", b"\xff", b"\x7f", b'"', b",", b"\n", draw.randbytes(4), draw.randbytes(1)))
+            new = draw.choice(
+                (b"\0", b"\xff", b"\x7f", b'"', b",", b"\n", draw.randbytes(4), draw.randbytes(1))
+            )
             raw = raw[:at] + new + raw[at + len(new) :]
         elif how < 0.75:
             raw = raw[:at] + raw[at + draw.choice((1, 8, 100)) :]
@@ -142,8 +162,8 @@ def _tokenizer(sound: Path, draw: random.Random) -> dict[str, bytes]:
     raw = (sound / "model" / "tokenizer.json").read_bytes()
     if draw.random() < 0.4:
         document = json.loads(raw)
-        document[draw.choice(("normalizer", "pre_tokenizer", "post_processor", "decoder", "model"))] = draw.choice(
-            PARTS
+        document[draw.choice(("normalizer", "pre_tokenizer", "post_processor", "decoder", "model"))] = (
+            draw.choice(PARTS)
         )
         return {"tokenizer.json": json.dumps(document).encode()}
     return {"tokenizer.json": _json_file(sound / "model" / "tokenizer.json", draw)}
@@ -183,7 +203,9 @@ def _vocab(sound: Path, draw: random.Random) -> dict[str, bytes]:
         raw = raw.replace(b"\n", draw.choice((b"\r\n", b"\r", b"\n\n", b"\0")))
     else:
         raw = bytes_mutated(raw, draw)
-    config = draw.choice((b'{"do_lower_case": false}', b'{"do_lower_case": "no"}', b"[1]", b"{", b"[" * 90_000))
+    config = draw.choice(
+        (b'{"do_lower_case": false}', b'{"do_lower_case": "no"}', b"[1]", b"{", b"[" * 90_000)
+    )
     return {"vocab.txt": raw[:LONGEST], "tokenizer_config.json": config, "tokenizer.json": b""}
 
 
@@ -196,7 +218,9 @@ def _weights(sound: Path, draw: random.Random) -> dict[str, bytes]:
     how = draw.random()
     if how < 0.2:  # numbers that are none, in a tensor
         at = 4 * draw.randrange(len(data) // 4)
-        bad = draw.choice((b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\0\x80\xff", b"\xff\xff\x7f\x7f", b"\x01\0\0\0"))
+        bad = draw.choice(
+            (b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\0\x80\xff", b"\xff\xff\x7f\x7f", b"\x01\0\0\0")
+        )
         data = data[:at] + bad + data[at + 4 :]
     elif how < 0.5:  # offsets and shapes
         names = [n for n in document if n != "__metadata__"]
@@ -205,7 +229,9 @@ def _weights(sound: Path, draw: random.Random) -> dict[str, bytes]:
         if field == "dtype":
             entry[field] = draw.choice(("F64", "F16", "BF16", "I64", "BOOL", "F8_E4M3", "F128", value(draw)))
         else:
-            entry[field] = [draw.choice((*NUMBERS, *entry[field])) for _ in range(draw.choice((1, 2, 2, 2, 9)))]
+            entry[field] = [
+                draw.choice((*NUMBERS, *entry[field])) for _ in range(draw.choice((1, 2, 2, 2, 9)))
+            ]
     header = json_mutated(document, draw) if how >= 0.5 else json.dumps(document).encode()
     size = len(header) if draw.random() < 0.95 else draw.choice((0, 1, 2**20, 2**40, 2**64 - 1))
     return {"model.safetensors": size.to_bytes(8, "little") + header + data}
@@ -242,13 +268,17 @@ def _zip(sound: Path, draw: random.Random) -> dict[str, bytes]:
     """An archive with hostile names, links, sizes or flags."""
     made = io.BytesIO()
     method = draw.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
-    prefix = draw.choice((*("", "my-model/") * 8, "/", "../", "a/b/", "C:\\", "..\\", "\0", "x" * 300 + "/", "é/"))
+    prefix = draw.choice(
+        (*("", "my-model/") * 8, "/", "../", "a/b/", "C:\\", "..\\", "\0", "x" * 300 + "/", "é/")
+    )
     with zipfile.ZipFile(made, "w", method) as archive:
         for path in sorted((sound / "model").iterdir()):
             if draw.random() < 0.02:
                 continue
             name = prefix + path.name
-            name = draw.choice((name,) * 80 + (name.upper(), "../" + name, "./" + name, name + "/", "a/../" + name))
+            name = draw.choice(
+                (name,) * 80 + (name.upper(), "../" + name, "./" + name, name + "/", "a/../" + name)
+            )
             info = zipfile.ZipInfo(name)
             info.compress_type = method
             if draw.random() < 0.02:
@@ -275,7 +305,22 @@ def _zip(sound: Path, draw: random.Random) -> dict[str, bytes]:
     return {"upload.zip": raw}
 
 
-CELLS = ("a good film", "", "=1+1", "<b>x</b>", '"', "a\tb", "a,b", "\0", "é💥", "x" * 20_000, "1e999", "NaN", "[[[[", "{}")
+CELLS = (
+    "a good film",
+    "",
+    "=1+1",
+    "<b>x</b>",
+    '"',
+    "a\tb",
+    "a,b",
+    "\0",
+    "é💥",
+    "x" * 20_000,
+    "1e999",
+    "NaN",
+    "[[[[",
+    "{}",
+)
 
 
 def _cell(draw: random.Random) -> str:
@@ -294,8 +339,14 @@ def _csv(sound: Path, draw: random.Random, separator: str = ",", name: str = "da
     elif how < 0.3:
         lines[draw.randrange(1, 20)] = '"' + draw.choice(("a" * 1_500_000, "\n" * 100_000, ""))
     elif how < 0.4:
-        lines[0] = draw.choice(("", "sentence", "label,label", "sentence,sentence,label", "=cmd()", "\ufeffsentence,label"))
-    raw = draw.choice(("\n", "\n", "\r\n", "\r")).join(lines).encode(draw.choice(("utf-8",) * 6 + ("utf-16", "cp1252")), "replace")
+        lines[0] = draw.choice(
+            ("", "sentence", "label,label", "sentence,sentence,label", "=cmd()", "\ufeffsentence,label")
+        )
+    raw = (
+        draw.choice(("\n", "\n", "\r\n", "\r"))
+        .join(lines)
+        .encode(draw.choice(("utf-8",) * 6 + ("utf-16", "cp1252")), "replace")
+    )
     return {name: bytes_mutated(raw, draw) if one_in_four(draw) else raw[:LONGEST]}  # fmt: skip
 
 
@@ -315,7 +366,9 @@ def _rows(draw: random.Random) -> list[dict[str, Any]]:
 
 
 def _json_data(sound: Path, draw: random.Random) -> dict[str, bytes]:
-    rows: Any = [{"sentence": "a good film", "label": 1} for _ in range(5)] if draw.random() < 0.3 else _rows(draw)
+    rows: Any = (
+        [{"sentence": "a good film", "label": 1} for _ in range(5)] if draw.random() < 0.3 else _rows(draw)
+    )
     if draw.random() < 0.2:
         rows = {name: {str(i): row.get(name) for i, row in enumerate(rows)} for name in ("sentence", "label")}
     if draw.random() < 0.1:
@@ -394,7 +447,11 @@ def _used(checkpoint: Checkpoint) -> str:
     encoded = checkpoint.tokenizer.encode("a good zyx film " + "a" * 300)
     ids, types = encoded.ids[: checkpoint.max_length], encoded.type_ids[: checkpoint.max_length]
     forward(
-        checkpoint.weights, checkpoint.config, torch.tensor([ids]), torch.tensor([types]), torch.tensor([len(ids)])
+        checkpoint.weights,
+        checkpoint.config,
+        torch.tensor([ids]),
+        torch.tensor([types]),
+        torch.tensor([len(ids)]),
     )
     return checkpoint.fingerprint
 
@@ -495,10 +552,16 @@ def make_sound(folder: Path) -> Path:
          "mean": 1.5 + i, "std": 0.5, "omega": 2.0 + i}
         for i in range(config.layers)
     ]  # fmt: skip
-    measured = {"blocks": blocks, "runs": 2, "examples": 10, "seconds": 1.0, "hvp_count": 9, "stopped": "runs"}
+    measured = {
+        "blocks": blocks,
+        "runs": 2,
+        "examples": 10,
+        "seconds": 1.0,
+        "hvp_count": 9,
+        "stopped": "runs",
+    }
     (folder / "sensitivity.json").write_text(json.dumps(measured))
     _sensitivity_file(folder, folder)
     entries = [[entry.bits, entry.groups] for _, entry in plan.entries]
     (folder / "link.json").write_text(json.dumps(["four", 8, 100.0, entries]))
     return folder
-

@@ -509,7 +509,9 @@ class TestSensitivity:
     def test_a_job_that_failed_says_why(self, page: Visit, started: list[list[str]], source: Source) -> None:
         self.begin(page, source.data)
         at = page.until(lambda at: at.main.error, "the error")
-        assert at.main.error[0].value.replace("\\", "") == "the process could not be started: not in this test"
+        assert (
+            at.main.error[0].value.replace("\\", "") == "the process could not be started: not in this test"
+        )
         assert any(b.label == "Start" for b in at.main.button)
 
     def test_without_training_data_it_says_what_to_give(self, page: Visit, started: list[list[str]]) -> None:
@@ -634,7 +636,9 @@ def test_labels_columns_and_sentences_with_markup_are_text_on_every_page(tmp_pat
         at = seen.turn_to(page)
         at = seen.run()
         read = [*at.markdown, *at.caption, *at.error, *at.info, *at.sidebar.markdown, *at.sidebar.caption]
-        labels = [widget.label for kind in ("selectbox", "text_input", "button", "radio") for widget in at.get(kind)]
+        labels = [
+            widget.label for kind in ("selectbox", "text_input", "button", "radio") for widget in at.get(kind)
+        ]
         for text in [*(element.value for element in read), *labels]:
             bare = re.sub(r"\\.", "", text)  # what is escaped has no power
             assert "](" not in bare, (page, text)

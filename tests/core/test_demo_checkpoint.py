@@ -22,7 +22,9 @@ def demo() -> Checkpoint:
 
 def accuracy_line(name: str) -> str:
     """The card's table row of a data set."""
-    return next(line for line in (FOLDER / "README.md").read_text().splitlines() if line.startswith(f"| {name}"))
+    return next(
+        line for line in (FOLDER / "README.md").read_text().splitlines() if line.startswith(f"| {name}")
+    )
 
 
 def test_the_stored_model_is_small_and_named_by_its_training_report(demo: Checkpoint):

@@ -17,7 +17,9 @@ from qbert_core.quantization.integer import (
 )
 from qbert_core.quantization.quantizer import centred_codes
 
-pytestmark = pytest.mark.skipif(not integer_products_available(), reason="this CPU's torch has no int8 product")
+pytestmark = pytest.mark.skipif(
+    not integer_products_available(), reason="this CPU's torch has no int8 product"
+)
 
 
 @settings(deadline=None, max_examples=60)
@@ -51,9 +53,7 @@ def test_the_product_is_the_exact_integer_sum(bits, rows, columns, tokens, group
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    bits=st.integers(1, 8), rows=st.integers(1, 30), groups=st.integers(1, 40), seed=st.integers(0, 2**16)
-)
+@given(bits=st.integers(1, 8), rows=st.integers(1, 30), groups=st.integers(1, 40), seed=st.integers(0, 2**16))
 def test_codes_times_scale_are_fake_quantization_to_the_last_bit(bits, rows, groups, seed):
     weight = torch.randn(rows, 24, generator=torch.Generator().manual_seed(seed))
     codes, scale, zero = centred_codes(weight, bits, groups)

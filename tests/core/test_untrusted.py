@@ -358,7 +358,9 @@ def test_a_path_that_is_none_is_refused(name: str) -> None:
 
 def test_a_parquet_text_that_is_not_utf8_is_refused_when_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"sentence": pa.array([b"\xff\xfe", b"a"]).view(pa.string()), "label": [0, 1]}), path)
+    pq.write_table(
+        pa.table({"sentence": pa.array([b"\xff\xfe", b"a"]).view(pa.string()), "label": [0, 1]}), path
+    )
     assert "not readable as parquet" in refusal(lambda: read_table(path))
 
 
