@@ -632,7 +632,7 @@ def test_labels_columns_and_sentences_with_markup_are_text_on_every_page(tmp_pat
     pd.DataFrame(rows).to_csv(tmp_path / f"{link.replace('/', '_')}.csv", index=False)
     seen = visit(model=str(model), data=str(tmp_path / f"{link.replace('/', '_')}.csv"))
     seen.settled()
-    for page in ("bits", "examples", "attention", "compare", "finetune"):
+    for page in ("", "examples", "attention", "compare", "finetune"):  # "": Bits
         at = seen.turn_to(page)
         at = seen.run()
         read = [*at.markdown, *at.caption, *at.error, *at.info, *at.sidebar.markdown, *at.sidebar.caption]
