@@ -18,6 +18,7 @@ from app.looking import look_at
 from app.measured import Measured, measured, measured_words
 from app.plain import plain
 from app.registries import live
+from app.tables import show_table
 from app.views.answers import Both, answers_html, inspected
 from app.views.attention import look_at_row, look_at_typed
 from app.views.typed import typed_form
@@ -230,7 +231,7 @@ def _detail(workspace: Workspace, plan: Plan, flip: Flip) -> None:
     with place:
         # the evaluation's answers: they are what was counted
         both = Both(plan.name, flip.before, flip.after, seen)
-        _answers(workspace, item, both)
+        _answers(workspace, item, both, "flipped")
         if look and look.error:
             st.error(plain(look.error), icon=":material/error:")
     if st.button("See its attention", icon=":material/visibility:", key="flip-attention"):
@@ -238,7 +239,7 @@ def _detail(workspace: Workspace, plan: Plan, flip: Flip) -> None:
         st.rerun()
 
 
-def _answers(workspace: Workspace, item: Item, both: Both) -> None:
+def _answers(workspace: Workspace, item: Item, both: Both, name: str) -> None:
     st.html(
         answers_html(workspace.task.head, workspace.examples.labels, item, both, dark=state.dark()),
     )
@@ -246,7 +247,7 @@ def _answers(workspace: Workspace, item: Item, both: Both) -> None:
         return
     with st.expander("Tokens" if workspace.task.head != "token" else "Word by word"):
         if workspace.task.head == "token":
-            st.dataframe(_words_table(item, both, both.seen), hide_index=True, width="stretch", height=260)
+            show_table(_words_table(item, both, both.seen), f"words-{name}", height=260)
         _tokens(both.seen)
 
 
@@ -298,11 +299,8 @@ def _kinds(workspace: Workspace, now: Measured) -> None:
     column = pick.selectbox("Column", list(kinds), key=key)
     rows = right_by_kind(result, kinds[column])
     plan = plan_column(result.plan.name, "Kind", "n", "fp32", "fp32, 95 %", "Change")
-    st.dataframe(
-        pd.DataFrame([_kind_row(kind, plan) for kind in rows]),
-        hide_index=True,
-        width="stretch",
-        height=35 * (len(rows) + 1) + 3,
+    show_table(
+        pd.DataFrame([_kind_row(kind, plan) for kind in rows]), "kinds", height=35 * (len(rows) + 1) + 3
     )
     empty = f" {EMPTY}: rows with nothing in this column." if EMPTY in kinds[column] else ""
     st.caption(
@@ -345,7 +343,7 @@ def _typed_answer(
         elif look.inspection is None:
             st.error(plain(look.error or ""), icon=":material/error:")
         else:
-            _answers(workspace, item_of(workspace, example), inspected(look.inspection))
+            _answers(workspace, item_of(workspace, example), inspected(look.inspection), "typed")
             if st.button("See its attention", icon=":material/visibility:", key="typed-attention"):
                 look_at_typed()
                 st.rerun()

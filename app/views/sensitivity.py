@@ -25,6 +25,7 @@ from app.kept import show_kept
 from app.plain import plain
 from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.table import by_layer as plan_by_layer
+from app.tables import show_table
 from app.trainingdata import training_data_input
 from app.views.confidence import confidence_section, stability_words
 from app.views.density import density_jobs, density_section
@@ -307,10 +308,9 @@ def _proposal(
             }
             for position, layer in enumerate(order, 1)
         ]
-        st.dataframe(
+        show_table(
             pd.DataFrame(rows),
-            hide_index=True,
-            width="stretch",
+            "ranking",
             height=35 * (min(layers, 12) + 1) + 3,
             column_config={
                 "Residual": st.column_config.TextColumn(help="The largest of all runs: |Hv − λv| / |λ|"),
