@@ -20,7 +20,7 @@ st.set_page_config(
 )
 
 from app.sidebar import sidebar  # noqa: E402
-from app.views import attention, bits, compare, examples, finetune, landscape, sensitivity  # noqa: E402
+from app.views import attention, bits, compare, examples, finetune, landscape, learn, sensitivity  # noqa: E402
 
 STYLE = """<style>
 .block-container{padding:2.6rem 1.6rem 3rem;max-width:1500px}
@@ -45,10 +45,12 @@ landscape_page = st.Page(
 finetune_page = st.Page(
     finetune.page, title="Finetune", icon=":material/model_training:", url_path="finetune"
 )
+learn_page = st.Page(learn.page, title="Learn", icon=":material/school:", url_path="learn")
 page = st.navigation(
     {
         "Tune": [bits_page, sensitivity_page, attention_page, examples_page],
         "Experiments": [compare_page, landscape_page, finetune_page],
+        "Take away": [learn_page],
     }
 )
 if st.session_state.pop("go_to_bits", False):

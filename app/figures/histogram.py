@@ -1,0 +1,121 @@
+"""The weights of a group, and the levels they are rounded to."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from .frame import empty_figure, frame
+from .palette import Palette, colours_for, fmt_count, with_alpha
+
+HEIGHT = 270
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 30, 46
+_FLOOR = 0.5  # a single weight stands above it
+_REACH = 0.72  # of the axis: how far up a level that is used goes
+_NOTHING_YET = "Looking at the weights …"
+
+
+def weight_histogram(
+    edges: Sequence[float],
+    counts: Sequence[int],
+    levels: Sequence[float] = (),
+    uses: Sequence[int] = (),
+    *,
+    dark: bool,
+) -> go.Figure:
+    """How many weights there are in equal bins, on a logarithmic axis: the few large ones, which set the
+    range, would be invisible on a linear one.
+
+    Args:
+        edges, counts: the bins; neither depends on the bits, so the axes stay while bits change.
+        levels, uses: the values a weight can be rounded to, and how many are rounded to each: drawn as
+            lines, short ones where no weight is. None of either: the weights alone.
+    """
+    if not len(counts):
+        return empty_figure(_NOTHING_YET, dark=dark, height=HEIGHT)
+    colours = colours_for(dark)
+    top = max(1, math.ceil(math.log10(max(max(counts), 1) * 1.2)))
+    figure = frame(
+        "weight-histogram",
+        dark=dark,
+        height=HEIGHT,
+        margin=(_LEFT, _RIGHT, _TOP, _BOTTOM),
+        alt=_describe(edges, counts, levels, uses),
+    )
+    for trace in _steps(edges, counts, colours):
+        figure.add_trace(trace)
+    for used in (True, False):
+        figure.add_trace(_lines(levels, uses, used, top, colours))
+    low, high = min(edges[0], 0.0), max(edges[-1], 0.0)
+    room = 0.03 * (high - low) or 1.0
+    figure.update_xaxes(
+        title_text="Weight", range=[low - room, high + room], nticks=9, showgrid=False, showline=True,
+        zeroline=True, zerolinecolor=colours.grid, fixedrange=True,
+    )  # fmt: skip
+    figure.update_yaxes(
+        title_text="Weights", type="log", range=[math.log10(_FLOOR), top],
+        tickvals=[10**power for power in range(top + 1)],
+        ticktext=[fmt_count(10**power) if power < 4 else f"10<sup>{power}</sup>" for power in range(top + 1)],
+        ticklabelstandoff=4, fixedrange=True,
+    )  # fmt: skip
+    figure.update_layout(dragmode=False, showlegend=len(levels) > 0)
+    return figure
+
+
+def _steps(edges: Sequence[float], counts: Sequence[int], colours: Palette) -> list[go.Scatter]:
+    """The outline of the bins, filled down to the floor of the axis."""
+    heights = [max(float(count), _FLOOR) for count in counts]
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
+    ground = go.Scatter(
+        x=[edges[0], edges[-1]], y=[_FLOOR, _FLOOR], mode="lines", line={"width": 0}, hoverinfo="skip",
+        showlegend=False,
+    )  # fmt: skip
+    outline = go.Scatter(
+        x=[float(x) for x in middles],
+        y=heights,
+        mode="lines",
+        line={"shape": "hvh", "width": 1.2, "color": colours.hand},
+        fill="tonexty",
+        fillcolor=with_alpha(colours.hand, 0.3),
+        customdata=[
+            [f"{a:.3g}", f"{b:.3g}", fmt_count(int(count))]
+            for a, b, count in zip(edges[:-1], edges[1:], counts, strict=True)
+        ],
+        hovertemplate="%{customdata[2]} weights<br>from %{customdata[0]} to %{customdata[1]}<extra></extra>",
+        name="weights",
+        showlegend=False,
+    )
+    return [ground, outline]
+
+
+def _lines(
+    levels: Sequence[float], uses: Sequence[int], used: bool, top: float, colours: Palette
+) -> go.Scatter:
+    """Upright lines at the levels; all of one kind in one trace, with gaps between them."""
+    chosen = [float(level) for level, use in zip(levels, uses, strict=True) if (use > 0) == used]
+    reach = 10 ** (math.log10(_FLOOR) + (_REACH if used else 0.06) * (top - math.log10(_FLOOR)))
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    for level in chosen:
+        xs += [level, level, None]
+        ys += [_FLOOR, reach, None]
+    return go.Scatter(
+        x=xs or [None],
+        y=ys or [None],
+        mode="lines",
+        line={"color": colours.accent if used else colours.line, "width": 1.6 if len(levels) <= 32 else 0.8},
+        hoverinfo="skip",
+        name=f"levels with weights: {len(chosen)}" if used else f"without: {len(chosen)}",
+        showlegend=bool(chosen),
+        legendrank=1 if used else 2,
+    )
+
+
+def _describe(
+    edges: Sequence[float], counts: Sequence[int], levels: Sequence[float], uses: Sequence[int]
+) -> str:
+    text = f"{fmt_count(int(sum(counts)))} weights from {edges[0]:.3g} to {edges[-1]:.3g}"
+    if len(levels):
+        text += f", rounded to {sum(use > 0 for use in uses)} of {len(levels)} levels"
+    return text + "."
