@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from .frame import empty_figure, frame
-from .palette import SMALL_SIZE, colours_for
+from .palette import SMALL_SIZE, colours_for, fmt_error
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 18, 26, 46
+_SECOND_LINE = 18  # of a name
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def error_steps(
         "error-steps",
         dark=dark,
         height=height,
-        margin=(_LEFT, _RIGHT, _TOP, _BOTTOM),
+        margin=(_LEFT, _RIGHT, _TOP, _BOTTOM + _SECOND_LINE * any("<br>" in p.name for p in points)),
         alt=_describe(points, axis),
     )
     figure.add_trace(
@@ -64,7 +65,7 @@ def error_steps(
                     "color": colours.accent,
                 },
             },
-            text=["0" if point.error == 0 else f"{point.error:.1e}" for point in points],
+            text=[fmt_error(point.error) for point in points],
             textposition="top center",
             textfont={"size": SMALL_SIZE, "color": colours.muted},
             hovertemplate="%{text}<extra></extra>",
@@ -98,5 +99,5 @@ def error_steps(
 
 
 def _describe(points: Sequence[ErrorPoint], axis: str) -> str:
-    said = ", ".join(f"{point.name}: {point.error:.1e}" for point in points)
+    said = ", ".join(f"{point.name}: {fmt_error(point.error)}" for point in points)
     return f"Mean squared error by {axis.lower()}: {said}."

@@ -59,7 +59,7 @@ def weight_histogram(
         ticktext=[fmt_count(10**power) if power < 4 else f"10<sup>{power}</sup>" for power in range(top + 1)],
         ticklabelstandoff=4, fixedrange=True,
     )  # fmt: skip
-    figure.update_layout(dragmode=False, showlegend=len(levels) > 0)
+    figure.update_layout(dragmode=False, showlegend=len(levels) > 0, legend_traceorder="normal")
     return figure
 
 
@@ -106,7 +106,7 @@ def _lines(
         mode="lines",
         line={"color": colours.accent if used else colours.line, "width": 1.6 if len(levels) <= 32 else 0.8},
         hoverinfo="skip",
-        name=f"levels with weights: {len(chosen)}" if used else f"without: {len(chosen)}",
+        name=f"levels with weights: {len(chosen)}" if used else f"levels without: {len(chosen)}",
         showlegend=bool(chosen),
         legendrank=1 if used else 2,
     )

@@ -35,7 +35,8 @@ def tables_plan(config: BertConfig, bits: int) -> Plan:
 
 def count_plan(config: BertConfig, word: str) -> Plan:
     """4 bits with this group count everywhere; embedding and activations at 8, as in the presets."""
-    groups = group_count(word, config, max(config.hidden, config.intermediate))
+    rows = max(config.hidden, config.intermediate)
+    groups = {"heads": config.heads, "rows": rows}.get(word) or int(word)
     return uniform_plan(
         sites_of(config), f"4 bits, groups: {word}", bits=4, groups=groups, embedding_bits=EMBEDDING_BITS,
         activation_bits=8,

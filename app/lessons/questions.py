@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from app.figures import (
     fmt_count,
+    fmt_error,
     fmt_interval,
     fmt_omega,
     fmt_percent,
@@ -82,7 +83,7 @@ def loss_truth(task: Task, before: Evaluation, after: Evaluation) -> Truth:
     loss = -100 * found.mean
     option = LOSSES[0] if loss < 1 else LOSSES[1] if loss <= 5 else LOSSES[2]
     interval = fmt_points_interval(*found.interval)
-    words = f"{fmt_signed_points(found.mean)}, 95 %: {interval}, n = {fmt_count(after.n)}"
+    words = f"{fmt_signed_points(found.mean)}, 95 %: {interval}, {_n(after.n)}"
     return Truth((option,), words)
 
 
@@ -102,7 +103,7 @@ def error_truth(settings: Settings, errors: Sequence[float]) -> Truth:
     """From the mean squared errors at 1 to 8 bits: the factor nearest to the ratio, on a logarithmic scale."""
     bits = _from(settings)
     more, less = errors[bits - 1], errors[bits - 2]
-    numbers = f"{scientific(more)} at {bits} bits, {scientific(less)} at {bits - 1}"
+    numbers = f"{fmt_error(more)} at {bits} bits, {fmt_error(less)} at {bits - 1}"
     if more == 0:  # nothing was rounded, so there is no ratio
         return Truth((next(iter(FACTORS)),) if less == 0 else (), f"{numbers}: no ratio")
     ratio = less / more
@@ -118,7 +119,7 @@ def layer_truth(sensitivity: Sensitivity) -> Truth:
     return Truth(
         (layer_label(layer),),
         f"Ω = {fmt_omega(omega)}, then {layer_label(second)} with {fmt_omega(other)}; "
-        f"{sensitivity.runs} run{'s' if sensitivity.runs > 1 else ''} of n = {fmt_count(sensitivity.examples)}",
+        f"{sensitivity.runs} run{'s' if sensitivity.runs > 1 else ''} of {_n(sensitivity.examples)}",
     )
 
 
@@ -128,7 +129,7 @@ def choice_truth(task: Task, found: Mapping[str, Evaluation]) -> Truth:
     best = max(values.values())
     winners = tuple(choice for choice, value in values.items() if value == best)
     first = found[winners[0]]
-    words = f"{fmt_percent(best)}, 95 %: {fmt_interval(*first.score.interval)}, n = {fmt_count(first.n)}"
+    words = f"{fmt_percent(best)}, 95 %: {fmt_interval(*first.score.interval)}, {_n(first.n)}"
     others = [choice for choice in values if choice not in winners]
     if others:
         following = max(others, key=lambda choice: values[choice])
@@ -146,9 +147,9 @@ def metric_word(task: Task) -> str:
     return words if words.endswith("F1") else words.lower()
 
 
-def scientific(value: float) -> str:
-    """An error over any range of powers: 1.2e-05."""
-    return f"{value:.1e}"
+def _n(examples: int) -> str:
+    """How many, in one piece: "n = 400"."""
+    return f"n = {fmt_count(examples)}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _from(settings: Settings) -> int:

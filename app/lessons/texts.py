@@ -45,9 +45,9 @@ LESSONS = (
         "highest weight; zero is always one of them. Every weight moves to the nearest level. Stored are a "
         "whole number q a weight, and one scale and one zero point a group.",
         (
-            r"s = \frac{\max(w, 0) - \min(w, 0)}{2^b - 1} \qquad "
-            r"z = \operatorname{round}\left(\frac{-\min(w, 0)}{s}\right)",
-            r"q = \operatorname{clamp}\left(\operatorname{round}\left(\frac{w}{s}\right) + z,\ 0,\ 2^b - 1\right)",
+            r"s = \frac{\max(w, 0) - \min(w, 0)}{2^b - 1}",
+            r"z = \operatorname{round}\left(-\min(w, 0) / s\right)",
+            r"q = \operatorname{clamp}\left(\operatorname{round}(w / s) + z,\ 0,\ 2^b - 1\right)",
             r"w' = (q - z)\, s",
         ),
     ),

@@ -22,7 +22,7 @@ POLL = 0.25  # seconds between looks at what is being computed
 LARGE = 21.6  # pixels of a projector's base size; the usual one is 16
 STYLE = """<style>
 .st-key-learn-page p,.st-key-learn-page li{max-width:62ch}
-.st-key-learn-page .katex-display{margin:.1rem 0 .3rem!important}
+.st-key-learn-page .katex-display{margin:.1rem 0 .3rem!important;font-size:.92em}
 .told{display:grid;grid-template-columns:1fr 1fr;gap:.5rem;min-height:5.2rem}
 .told>div{border:1px solid color-mix(in srgb,currentColor 18%,transparent);border-radius:6px;padding:.4rem .65rem}
 .told .label{font-size:.8rem;opacity:.78}
@@ -33,6 +33,7 @@ LARGE_STYLE = f"""<style>
 html{{font-size:{LARGE}px!important}}
 .cards{{grid-template-columns:repeat(2,minmax(0,1fr))!important}}
 .card .note{{min-height:0!important}}
+.told{{grid-template-columns:1fr}}
 </style>"""
 
 
@@ -51,7 +52,7 @@ def page() -> None:
         _stepper(learn)
         step = STEPS[learn.settings.lesson - 1](workspace, learn)
         step.begin()
-        left, right = st.columns([42, 58], gap="medium")
+        left, right = st.columns([48, 52] if learn.settings.large else [42, 58], gap="medium")
         with left:
             _teach(step)
             _predict(step)

@@ -47,7 +47,7 @@ def test_every_weight_and_every_level_is_in_sight(dark: bool, seed: int, bits: i
     bars = trace(figure, "weights")
     assert [y if y > 0.5 else 0 for y in bars.y] == counts.tolist()
     assert 10 ** figure.layout.yaxis.range[1] >= max(counts)
-    drawn = {x for line in figure.data if "with" in (line.name or "") for x in line.x if x is not None}
+    drawn = {x for line in figure.data if "levels" in (line.name or "") for x in line.x if x is not None}
     assert drawn == set(levels)
     used = trace(figure, f"levels with weights: {sum(use > 0 for use in uses)}")
     assert {x for x in used.x if x is not None} == {x for x, use in zip(levels, uses, strict=True) if use}

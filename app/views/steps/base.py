@@ -136,7 +136,7 @@ class Step:
         """Show a figure, large where the session wants it so; `figure` is called with `dark`."""
         dark, large = state.dark(), self.settings.large
         show_kept(
-            f"learn-{name}",
+            f"lesson-{name}",
             (self.workspace.key, content, dark, large),
             lambda: enlarged(figure(dark=dark)) if large else figure(dark=dark),
         )

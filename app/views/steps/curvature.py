@@ -9,7 +9,16 @@ import streamlit as st
 
 from app import state
 from app.cards import Card, cards
-from app.figures import empty_figure, fmt_count, fmt_lambda, fmt_omega, fmt_percent, layer_label, omega_bars
+from app.figures import (
+    empty_figure,
+    fmt_count,
+    fmt_error,
+    fmt_lambda,
+    fmt_omega,
+    fmt_percent,
+    layer_label,
+    omega_bars,
+)
 from app.jobs import Job
 from app.lessons.questions import Question, Truth, layer_question, layer_truth
 from app.lessons.settings import Settings
@@ -70,8 +79,8 @@ class CurvatureStep(Step):
         params = sum(math.prod(shape) for shape in shapes)
         stored = 4 * params**2 / TERA
         items = [
-            Card("Weights of the layer", fmt_count(params), ("biases and LayerNorm", "included")),
-            Card("Entries of its Hessian", f"{params**2:.1e}", ("weights squared",)),
+            Card("Weights of the layer", fmt_count(params), ("with biases", "and LayerNorm")),
+            Card("Entries of its Hessian", fmt_error(float(params**2)), ("weights squared",)),
             Card(
                 "To store it",
                 f"{stored:,.1f}\N{NO-BREAK SPACE}TB",

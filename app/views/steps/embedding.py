@@ -51,7 +51,9 @@ class EmbeddingStep(Step):
         items = [
             Card("Tables in fp32", fmt_mb(full["embedding"]), (f"{fmt_percent(share)} of the bytes",)),
             Card("Encoder in fp32", fmt_mb(full["encoder"]), (f"{self.config.layers} layers",)),
-            Card("Size now", fmt_mb(size.size_mb), (f"tables {fmt_mb(size.embedding_mb)},", "the rest in fp32")),
+            Card(
+                "Size now", fmt_mb(size.size_mb), (f"tables {fmt_mb(size.embedding_mb)},", "the rest in fp32")
+            ),
             metric_card(self, now),
         ]
         show_cards(self, items, now)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import streamlit as st
 
 from app.cards import Card, cards
-from app.figures import Holding, fmt_count, fmt_mb, fmt_percent, holding_bars, layer_label, weight_histogram
+from app.figures import (
+    Holding,
+    fmt_count,
+    fmt_lambda,
+    fmt_mb,
+    fmt_percent,
+    holding_bars,
+    layer_label,
+    weight_histogram,
+)
 from app.lessons.plans import MATRIX_NAMES
 from app.lessons.questions import Question, Truth, parts_question, parts_truth
 from app.lessons.settings import Settings
@@ -36,7 +45,11 @@ class EncoderStep(Step):
         name = f"{layer_label(self.settings.layer)} {MATRIX_NAMES[self.settings.matrix]}"
         share = site.params / sum(other.params for other in of_layer)
         everything = sum(other.params for other in sites_of(self.config))
-        span = ("\N{EN DASH}", "") if seen is None else (f"{seen.lowest:.2f}", f"to {seen.highest:.2f}")
+        span = (
+            ("\N{EN DASH}", "")
+            if seen is None
+            else (fmt_lambda(seen.lowest), f"highest {fmt_lambda(seen.highest)}")
+        )
         items = [
             Card(name, f"{site.rows}\N{MULTIPLICATION SIGN}{site.columns}", ("rows × columns",)),
             Card("Weights", fmt_count(site.params), (fmt_mb(4 * site.params / MB) + " in fp32",)),
@@ -47,7 +60,7 @@ class EncoderStep(Step):
                 if self.revealed
                 else ("predict first,", "then reveal"),
             ),
-            Card("Lowest weight", span[0], (span[1] and f"{span[1]} the highest",)),
+            Card("Lowest weight", span[0], (span[1],)),
         ]
         said = f"From the weights of {self.workspace.checkpoint.name}"
         st.html(cards(items, outdated=seen is None, state=said, plan="", n=0))

@@ -7,9 +7,18 @@ from typing import Any
 import streamlit as st
 
 from app.cards import Card
-from app.figures import Contender, ErrorPoint, contest_marks, error_steps, fmt_count, fmt_mb, layer_label
+from app.figures import (
+    Contender,
+    ErrorPoint,
+    contest_marks,
+    error_steps,
+    fmt_count,
+    fmt_error,
+    fmt_mb,
+    layer_label,
+)
 from app.lessons.plans import MATRIX_NAMES, count_plan, group_count
-from app.lessons.questions import Question, Truth, groups_question, loss_truth, metric_word, scientific
+from app.lessons.questions import Question, Truth, groups_question, loss_truth, metric_word
 from app.lessons.settings import COUNTS, Settings
 from app.reported import TEXTS
 from app.views.steps.base import HIDDEN, Step
@@ -58,10 +67,10 @@ class GroupsStep(Step):
             ),
             Card(
                 "Mean squared error",
-                scientific(errors[place]) if errors else "\N{EN DASH}",
+                fmt_error(errors[place]) if errors else "\N{EN DASH}",
                 ("at 4 bits", "this matrix"),
             ),
-            Card("Size", fmt_mb(size.size_mb), ("whole model at 4 bits,", "scales included")),
+            Card("Size", fmt_mb(size.size_mb), ("4-bit model,", "scales included")),
             metric_card(self, now),
         ]
         show_cards(self, items, now)
@@ -87,8 +96,10 @@ class GroupsStep(Step):
 
 
 def _label(word: str, count: int | None = None) -> str:
+    if count is None and word == "1":
+        return "1 range"
     if word.isdecimal():
-        return word if count in (None, int(word)) else f"{count}<br>({word})"
+        return word if count in (None, int(word)) else f"{count}<br>a row"
     return f"one a {word.removesuffix('s')}" if count is None else f"{count}<br>a {word.removesuffix('s')}"
 
 

@@ -7,9 +7,17 @@ from dataclasses import replace
 import streamlit as st
 
 from app.cards import Card, cards
-from app.figures import ErrorPoint, error_steps, fmt_count, layer_label, weight_histogram
+from app.figures import (
+    ErrorPoint,
+    error_steps,
+    fmt_count,
+    fmt_error,
+    fmt_omega,
+    layer_label,
+    weight_histogram,
+)
 from app.lessons.plans import MATRIX_NAMES, group_count, matrix_of
-from app.lessons.questions import Question, Truth, error_question, error_truth, scientific
+from app.lessons.questions import Question, Truth, error_question, error_truth
 from app.lessons.settings import COUNTS, Settings
 from app.views.steps.base import HIDDEN, Step
 from app.weights import OneGroup
@@ -62,12 +70,12 @@ class QuantizerStep(Step):
         if seen is not None:
             used, levels = int((seen.uses > 0).sum()), 2**seen.bits
             items = [
-                Card("Scale s", f"{seen.scale:.2e}", ("step between levels",)),
+                Card("Scale s", fmt_omega(seen.scale), ("step between levels",)),
                 Card("Zero point z", str(seen.zero), ("q of the weight 0",)),
                 Card(
                     "Levels used", f"{used} of {levels}", (f"for {fmt_count(int(seen.uses.sum()))} weights",)
                 ),
-                Card("Mean squared error", scientific(seen.squared_error), ("mean of (w′ − w)²",)),
+                Card("Mean squared error", fmt_error(seen.squared_error), ("mean of (w′ − w)²",)),
             ]
         name = f"{layer_label(self.settings.layer)} {MATRIX_NAMES[self.settings.matrix]}"
         where = name
