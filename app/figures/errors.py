@@ -10,6 +10,7 @@ from .frame import empty_figure, frame
 from .palette import SMALL_SIZE, colours_for, fmt_error
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 18, 26, 46
+_LABELLED = 5  # points, all of them
 _SECOND_LINE = 18  # of a name
 
 
@@ -65,10 +66,11 @@ def error_steps(
                     "color": colours.accent,
                 },
             },
-            text=[fmt_error(point.error) for point in points],
+            text=_labels(points, chosen),
+            customdata=[[point.name, fmt_error(point.error)] for point in points],
             textposition="top center",
             textfont={"size": SMALL_SIZE, "color": colours.muted},
-            hovertemplate="%{text}<extra></extra>",
+            hovertemplate="<b>%{customdata[0]}</b>: %{customdata[1]}<extra></extra>",
             cliponaxis=False,
             name="error",
             showlegend=False,
@@ -96,6 +98,18 @@ def error_steps(
     )
     figure.update_layout(dragmode=False)
     return figure
+
+
+def _labels(points: Sequence[ErrorPoint], chosen: str | None) -> list[str]:
+    """Every error where there is room, else that of the chosen point and those beside it."""
+    names = [point.name for point in points]
+    near = names.index(chosen) if chosen in names else None
+    return [
+        fmt_error(point.error)
+        if len(points) <= _LABELLED or (near is not None and abs(place - near) <= 1)
+        else ""
+        for place, point in enumerate(points)
+    ]
 
 
 def _describe(points: Sequence[ErrorPoint], axis: str) -> str:

@@ -55,13 +55,7 @@ def holding_bars(
                 y=[holding.megabytes for holding in own],
                 width=0.8,
                 name=name,
-                marker={
-                    "color": colours.kind(kind),
-                    "line": {
-                        "color": colours.accent,
-                        "width": [3 if holding.place == chosen else 0 for holding in own],
-                    },
-                },
+                marker={"color": colours.kind(kind)},
                 customdata=[[holding.place, fmt_mb(holding.megabytes)] for holding in own],
                 hovertemplate=f"<b>%{{customdata[0]}}</b>, {name}: %{{customdata[1]}}<extra></extra>",
             )
@@ -81,6 +75,12 @@ def holding_bars(
             cliponaxis=False,
         )
     )
+    if chosen in places:
+        middle = places.index(chosen)
+        figure.add_shape(
+            type="rect", x0=middle - 0.42, x1=middle + 0.42, y0=0, y1=sums[middle],
+            line={"color": colours.accent, "width": 3},
+        )  # fmt: skip
     step = math.ceil(len(places) / _MOST_LABELS)
     figure.update_xaxes(
         range=[-0.6, len(places) - 0.4],

@@ -11,7 +11,7 @@ from qbert_core.quantization.presets import EMBEDDING_BITS, GROUPS
 
 BITS = (2, 4)  # low and high, of the last lesson
 MATRIX_NAMES = ("Query", "Key", "Value", "Output", "FFN in", "FFN out")
-MOST, LEAST, PAPER = CHOICES = ("Most sensitive high", "Least sensitive high", "The paper’s layers high")
+MOST, LEAST, PAPER = CHOICES = ("Most sensitive", "Least sensitive", "The paper’s")
 
 
 def matrix_of(config: BertConfig, layer: int, matrix: int) -> Site:

@@ -73,8 +73,8 @@ def layer_question(layers: int) -> Question:
 
 
 def choice_question(high: int, metric: str) -> Question:
-    layers = f"{high} layer{'s' if high != 1 else ''} at 4 bits, the others at 2"
-    return Question(f"{layers}: which choice has the best {metric}?", CHOICES)
+    layers = f"{high} layer{'s' if high != 1 else ''}"
+    return Question(f"4 bits for {layers}, 2 for the others. Whose 4 bits give the best {metric}?", CHOICES)
 
 
 def loss_truth(task: Task, before: Evaluation, after: Evaluation) -> Truth:

@@ -35,7 +35,7 @@ LESSONS = (
         "attention. Two more, the feed-forward part, widen each token’s vector and narrow it again. These six "
         "are what is quantized in a layer.",
         (
-            r"\operatorname{softmax}\left(\frac{Q K^{\mathsf{T}}}{\sqrt{d}}\right) V",
+            r"\operatorname{softmax}\left(\frac{Q K^{\top}}{\sqrt{d}}\right) V",
             r"\operatorname{FFN}(x) = W_2\, \operatorname{GELU}(W_1 x + c_1) + c_2",
         ),
     ),
@@ -67,7 +67,7 @@ LESSONS = (
         "steep direction a small step already hurts. λ is the Hessian’s eigenvalue of largest magnitude in a "
         "layer, v its direction. It differs between draws of the data, so mean and spread count.",
         (
-            r"L(w + \delta) \approx L(w) + g^{\mathsf{T}} \delta + \tfrac{1}{2}\, \delta^{\mathsf{T}} H \delta",
+            r"L(w + \delta) \approx L(w) + g^{\top} \delta + \tfrac{1}{2}\, \delta^{\top} H \delta",
             r"H v = \lambda v \qquad \Omega = \left|\operatorname{mean}(\lambda)\right| + \operatorname{std}(\lambda)",
         ),
     ),

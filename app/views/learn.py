@@ -22,7 +22,8 @@ POLL = 0.25  # seconds between looks at what is being computed
 LARGE = 21.6  # pixels of a projector's base size; the usual one is 16
 STYLE = """<style>
 .st-key-learn-page p,.st-key-learn-page li{max-width:62ch}
-.st-key-learn-page .katex-display{margin:.1rem 0 .3rem!important;font-size:.92em}
+.st-key-learn-page .katex-display{margin:0 0 .2rem!important;padding:.15rem 0;font-size:.92em}
+[class*="st-key-learn-predict"] [role="radiogroup"]{flex-wrap:wrap;row-gap:.4rem} /* else the last is cut off */
 .told{display:grid;grid-template-columns:1fr 1fr;gap:.5rem;min-height:5.2rem}
 .told>div{border:1px solid color-mix(in srgb,currentColor 18%,transparent);border-radius:6px;padding:.4rem .65rem}
 .told .label{font-size:.8rem;opacity:.78}
@@ -158,8 +159,10 @@ def _predict(step: Step) -> None:
 
         st.button(
             "Reveal", icon=":material/visibility:", type="primary", key=f"learn-reveal-{number}",
-            disabled=option is None, on_click=reveal,
+            disabled=option is None or bool(step.missing), on_click=reveal,
         )  # fmt: skip
+        if step.missing:
+            st.caption(step.missing)
         return
     st.html(_told(prediction.option, step.truth(prediction.asked)))
 

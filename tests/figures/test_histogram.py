@@ -91,7 +91,7 @@ def test_an_error_of_zero_stands_at_the_foot_and_says_so() -> None:
     points = [ErrorPoint("1", 1e-3), ErrorPoint("2", 0.0)]
     figure = error_steps(points, axis="Bits", chosen=None, waiting="wait", height=210, dark=False)
     check_figure(figure)
-    assert trace(figure, "error").text[1] == "0"
+    assert trace(figure, "error").customdata[1] == ("2", "0")
     assert np.log10(trace(figure, "error").y[1]) == figure.layout.yaxis.range[0]
 
 

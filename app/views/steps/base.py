@@ -72,6 +72,11 @@ class Step:
         raise NotImplementedError
 
     @property
+    def missing(self) -> str:
+        """What has to be done before the answer can be known; "" when nothing."""
+        return ""
+
+    @property
     def settings(self) -> Settings:
         return self.learn.settings
 

@@ -31,6 +31,10 @@ class BitsStep(Step):
             return {}
         return choice_plans(self.config, self.workspace.task.name, found, _high(self.workspace, settings))
 
+    @property
+    def missing(self) -> str:
+        return self._analysis.missing
+
     def controls(self) -> None:
         key, picked = self.kept("high")
         st.session_state[key] = _high(self.workspace, self.settings)
@@ -69,7 +73,7 @@ class BitsStep(Step):
         if plans:
             draw_contest(self, "choices", list(plans.items()), chosen=None)
         else:
-            st.caption("Which layers are sensitive is not known yet: compute the curvature, at the left.")
+            st.caption(f"Which layers are sensitive is not known yet. {self.missing}")
 
 
 def _high(workspace: Workspace, settings: Settings) -> int:

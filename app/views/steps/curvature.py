@@ -42,6 +42,10 @@ class CurvatureStep(Step):
         if self._analysis.job is not None:
             self._awaited.append(lambda: not self._analysis.job.active)
 
+    @property
+    def missing(self) -> str:
+        return self._analysis.missing
+
     def controls(self) -> None:
         self.select("Layer", "layer", range(self.config.layers), layer_label)
         self._analysis.controls()
@@ -63,7 +67,7 @@ class CurvatureStep(Step):
         st.markdown("###### Ω of every layer, and its rank")
         document = self._analysis.document if self.revealed and found else None
         blocks: list[dict[str, Any]] = document["blocks"] if document else []
-        waiting = None if document else HIDDEN if found else "Compute the curvature, at the left."
+        waiting = None if document else self.missing or HIDDEN
         layers = self.config.layers
         self.draw("omega", (blocks, waiting), lambda dark: _omega(blocks, waiting, layers, dark))
         if document and found:
@@ -129,6 +133,17 @@ class Analysis:
         started = st.session_state.get("learn-analysis")
         self.job: Job | None = next(
             (j for j in jobs().all() if j.arguments[:2] == wanted and (j.active or j is started)), None
+        )
+
+    @property
+    def missing(self) -> str:
+        if self.found:
+            return ""
+        running = self.job is not None and self.job.active
+        return (
+            "The curvature is being computed."
+            if running
+            else "First compute the curvature, with the button at the left."
         )
 
     def controls(self) -> None:

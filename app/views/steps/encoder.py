@@ -23,7 +23,7 @@ from app.weights import OneGroup
 from qbert_core.quantization import Site, sites_of
 from qbert_core.quantization.size import MB
 
-BARS = 210  # pixels
+BARS = 220  # pixels
 
 
 class EncoderStep(Step):
@@ -81,7 +81,11 @@ class EncoderStep(Step):
 
     def _held(self) -> list[Holding]:
         return [
-            Holding(layer_label(site.layer), site.kind, 4 * site.params / MB)
-            for site in sites_of(self.config)
-            if site.layer is not None
+            Holding(
+                layer_label(layer),
+                kind,
+                4 / MB * sum(site.params for site in self._of_layer(layer) if site.kind == kind),
+            )
+            for layer in range(self.config.layers)
+            for kind in ("attention", "ffn")
         ]
