@@ -25,7 +25,7 @@ LESSONS = (
         "segments. A token’s three vectors are added and normalised. The tables only look things up, yet they "
         "can hold as many bytes as all the layers after them.",
         (
-            r"h_0 = \operatorname{LayerNorm}\left(E_{\text{word}} + E_{\text{position}} + E_{\text{type}}\right)",
+            r"h_0 = \operatorname{LayerNorm}\left(E_{\text{word}} + E_{\text{pos}} + E_{\text{type}}\right)",
             r"\text{bytes} = \text{rows} \times \text{columns} \times \frac{b}{8}",
         ),
     ),
