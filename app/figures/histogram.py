@@ -12,6 +12,7 @@ from .palette import Palette, colours_for, fmt_count, with_alpha
 HEIGHT = 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 30, 46
 _FLOOR = 0.5  # a single weight stands above it
+_MARGIN = 0.045  # of the weights' span
 _REACH = 0.72  # of the axis: how far up a level that is used goes
 _NOTHING_YET = "Looking at the weights …"
 
@@ -31,6 +32,7 @@ def weight_histogram(
         edges, counts: the bins; neither depends on the bits, so the axes stay while bits change.
         levels, uses: the values a weight can be rounded to, and how many are rounded to each: drawn as
             lines, short ones where no weight is. None of either: the weights alone.
+            The outermost may lie half a step beyond the weights: only then the axis is longer.
     """
     if not len(counts):
         return empty_figure(_NOTHING_YET, dark=dark, height=HEIGHT)
@@ -47,10 +49,9 @@ def weight_histogram(
         figure.add_trace(trace)
     for used in (True, False):
         figure.add_trace(_lines(levels, uses, used, top, colours))
-    low, high = min(edges[0], 0.0), max(edges[-1], 0.0)
-    room = 0.03 * (high - low) or 1.0
+    low, high = _range(edges, levels)
     figure.update_xaxes(
-        title_text="Weight", range=[low - room, high + room], nticks=9, showgrid=False, showline=True,
+        title_text="Weight", range=[low, high], nticks=9, showgrid=False, showline=True,
         zeroline=True, zerolinecolor=colours.grid, fixedrange=True,
     )  # fmt: skip
     figure.update_yaxes(
@@ -61,6 +62,14 @@ def weight_histogram(
     )  # fmt: skip
     figure.update_layout(dragmode=False, showlegend=len(levels) > 0, legend_traceorder="normal")
     return figure
+
+
+def _range(edges: Sequence[float], levels: Sequence[float]) -> tuple[float, float]:
+    """Ends of the axis: the weights with a margin that half a step of 4 bits or more fits in, and all levels."""
+    low, high = min(edges[0], 0.0), max(edges[-1], 0.0)
+    room = _MARGIN * (high - low) or 1.0
+    outer = [level + side * room / 4 for level in levels for side in (-1, 1)]
+    return min([low - room, *outer]), max([high + room, *outer])
 
 
 def _steps(edges: Sequence[float], counts: Sequence[int], colours: Palette) -> list[go.Scatter]:

@@ -54,8 +54,8 @@ LESSONS = (
     Lesson(
         "Groups",
         "One large weight stretches the range, and with it the step, of every weight that shares it. So the "
-        "rows of a matrix are split into groups, each with a scale of its own: one a head, 128 a matrix as in "
-        "the paper’s main results, or one a row. More groups cost a few more bytes.",
+        "rows of a matrix are split into groups, each with a scale of its own: one a head, 128 a matrix, "
+        "which is one of the paper’s counts, or one a row. More groups cost a few more bytes.",
         (
             r"\operatorname{MSE} = \frac{1}{N} \sum_{g} \sum_{w \in g} \left(w' - w\right)^2",
             r"s_g = \frac{\max(w_g, 0) - \min(w_g, 0)}{2^b - 1}",

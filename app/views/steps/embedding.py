@@ -19,11 +19,12 @@ from app.lessons.plans import tables_plan
 from app.lessons.questions import Question, Truth, loss_truth, metric_word, tables_question
 from app.lessons.settings import TABLE_BITS, Settings
 from app.measured import Measured, measured_words
-from app.table import TABLES
 from app.views.steps.base import Step
 from qbert_core.quantization import fp32_size, plan_size, sites_of
 from qbert_core.quantization.plan import FULL
 from qbert_core.quantization.size import MB
+
+TABLES = {"word": "Word", "position": "Pos.", "token_type": "Type"}  # as short as the axis needs them
 
 
 class EmbeddingStep(Step):
@@ -67,7 +68,7 @@ class EmbeddingStep(Step):
         for site in sites_of(self.config):
             if site.layer is None:
                 name = site.name.removeprefix("bert.embeddings.").removesuffix("_embeddings")
-                found.append(Holding(TABLES[name].replace(" ", "<br>"), "embedding", 4 * site.params / MB))
+                found.append(Holding(TABLES[name], "embedding", 4 * site.params / MB))
         encoder = fp32_size(self.config)["encoder"] / self.config.layers
         return found + [Holding(layer_label(i), "layer", encoder) for i in range(self.config.layers)]
 
