@@ -47,8 +47,9 @@ def page() -> None:
     learn = _learn(workspace)
     current = state.tuning(workspace)
     with tools, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
+        # with an element beside it: a style alone is put where a fragment's run may take it away again
+        st.html(f"{STYLE}{LARGE_STYLE if learn.settings.large else ''}<span></span>", width="content")
         _tools(workspace, learn)
-    st.html(STYLE + (LARGE_STYLE if learn.settings.large else ""))
     with st.container(key="learn-page"):
         _stepper(learn)
         step = STEPS[learn.settings.lesson - 1](workspace, learn)

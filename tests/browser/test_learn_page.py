@@ -80,7 +80,7 @@ def test_every_step_fits_also_large_and_the_hand_out_stands_alone(visit, own, tm
     for lesson in LESSONS:
         expect(page.get_by_text(lesson.text)).to_be_visible()
         rest(page)
-        assert page.evaluate(size) > 20
+        page.wait_for_function(f"({size})() > 20")
         assert overflowing(page) == []
         wide = page.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
         assert wide == 0
