@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -73,7 +74,7 @@ def test_a_lesson_from_its_link_through_prediction_to_the_next_one(visit, own):
     rest(page)
     next_step(page)
     expect(page.get_by_text(LESSONS[3].text)).to_be_visible()
-    assert "lesson=4" in page.url
+    page.wait_for_url(re.compile("lesson=4"))
     assert not seen.foreign
     assert not seen.errors
 
