@@ -20,7 +20,17 @@ st.set_page_config(
 )
 
 from app.sidebar import sidebar  # noqa: E402
-from app.views import attention, bits, compare, examples, export, finetune, landscape, sensitivity  # noqa: E402
+from app.views import (  # noqa: E402
+    attention,
+    bits,
+    compare,
+    examples,
+    export,
+    finetune,
+    landscape,
+    learn,
+    sensitivity,
+)
 
 STYLE = """<style>
 .block-container{padding:2.6rem 1.6rem 3rem;max-width:1500px}
@@ -46,11 +56,12 @@ finetune_page = st.Page(
     finetune.page, title="Finetune", icon=":material/model_training:", url_path="finetune"
 )
 export_page = st.Page(export.page, title="Export", icon=":material/ios_share:", url_path="export")
+learn_page = st.Page(learn.page, title="Learn", icon=":material/school:", url_path="learn")
 page = st.navigation(
     {
         "Tune": [bits_page, sensitivity_page, attention_page, examples_page],
         "Experiments": [compare_page, landscape_page, finetune_page],
-        "Take away": [export_page],
+        "Take away": [export_page, learn_page],
     }
 )
 if st.session_state.pop("go_to_bits", False):
@@ -58,6 +69,6 @@ if st.session_state.pop("go_to_bits", False):
 if st.session_state.pop("go_to_attention", False):
     st.switch_page(attention_page)
 st.html(STYLE)
-with_jobs = (sensitivity_page, compare_page, landscape_page, finetune_page, export_page)
+with_jobs = (sensitivity_page, compare_page, landscape_page, finetune_page, export_page, learn_page)
 sidebar({shows.url_path: shows for shows in with_jobs})
 page.run()

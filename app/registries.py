@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from app.inspections import Inspections
     from app.jobs import Jobs
     from app.live import Live
+    from app.weights import Weights
     from app.workspace import Workspaces
 
 
@@ -37,6 +38,13 @@ def inspections() -> Inspections:
     from app.inspections import Inspections
 
     return Inspections()
+
+
+@cache
+def weights() -> Weights:
+    from app.weights import Weights
+
+    return Weights()
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from qbert_core.bert import BertConfig
 from qbert_core.checkpoints import Checkpoint, load_checkpoint
 from qbert_core.errors import InputError
 from qbert_core.evaluation import Evaluation, Evaluator, Inspection, calibration
-from qbert_core.quantization import Plan, presets
+from qbert_core.quantization import GroupAnatomy, Plan, presets
 from qbert_core.runtime.events import Events
 from qbert_core.tasks import Examples, Task, task_named
 from qbert_core.tasks.data import read_table
@@ -56,6 +56,12 @@ class Measures(Protocol):
         self, plan: Plan, example: int | Mapping[str, str], *, layers: Collection[int], events: Events
     ) -> Inspection:
         """Both models on a row of the data or a typed text, with the attention of these layers."""
+
+    def group_anatomy(self, site: str, bits: int, groups: int, group: int) -> GroupAnatomy:
+        """One group, from 0, of a site's weights under the quantizer."""
+
+    def errors_by_count(self, site: str, bits: int, counts: Sequence[int]) -> tuple[float, ...]:
+        """The mean squared error of a site's weights split into each of `counts` groups."""
 
 
 @dataclass(frozen=True, eq=False)

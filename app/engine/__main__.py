@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from app.engine.channel import serve
 from app.workspace import Source, Workspace, open_workspace
 from qbert_core.evaluation import Evaluation, Inspection
-from qbert_core.quantization import Plan
+from qbert_core.quantization import GroupAnatomy, Plan
 from qbert_core.runtime.events import Events
 
 
@@ -46,6 +46,18 @@ class Opened:
         """Both models on one example, with the attention of these layers."""
         yield self._workspaces[number].evaluator.inspect(plan, example, layers=layers, events=events)
 
+    def group_anatomy(
+        self, number: int, site: str, bits: int, groups: int, group: int, events: Events
+    ) -> Generator[GroupAnatomy, None, None]:
+        """One group of a site's weights under the quantizer."""
+        yield self._workspaces[number].evaluator.group_anatomy(site, bits, groups, group)
+
+    def errors_by_count(
+        self, number: int, site: str, bits: int, counts: tuple[int, ...], events: Events
+    ) -> Generator[tuple[float, ...], None, None]:
+        """The error of a site's weights split into each of `counts` groups."""
+        yield self._workspaces[number].evaluator.errors_by_count(site, bits, counts)
+
 
 def main() -> None:
     """Answer until the server has ended."""
@@ -57,6 +69,8 @@ def main() -> None:
             "close": opened.close,
             "measure": opened.measure,
             "inspect": opened.inspect,
+            "group_anatomy": opened.group_anatomy,
+            "errors_by_count": opened.errors_by_count,
         },
     )
     os._exit(0)  # at once: nobody is left to read what is still being computed

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from app.engine.channel import Caller, Gone
 from qbert_core.errors import InputError
-from qbert_core.runtime.events import Events
+from qbert_core.runtime.events import Events, Silent
 
 if TYPE_CHECKING:  # the process is started before the server spends seconds on importing torch itself
     from app.workspace import Source, Workspace
     from qbert_core.evaluation import Evaluation, Inspection
-    from qbert_core.quantization import Plan
+    from qbert_core.quantization import GroupAnatomy, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 LIVES = 2  # of the process, that one request may cost before it is given up
@@ -145,6 +145,18 @@ class RemoteEvaluator:
         (result,) = self._ask("inspect", plan, asked, tuple(layers), events=events)
         inspection: Inspection = result
         return inspection
+
+    def group_anatomy(self, site: str, bits: int, groups: int, group: int) -> GroupAnatomy:
+        """As `Evaluator.group_anatomy`."""
+        (result,) = self._ask("group_anatomy", site, bits, groups, group, events=Silent())
+        anatomy: GroupAnatomy = result
+        return anatomy
+
+    def errors_by_count(self, site: str, bits: int, counts: Sequence[int]) -> tuple[float, ...]:
+        """As `Evaluator.errors_by_count`."""
+        (result,) = self._ask("errors_by_count", site, bits, tuple(counts), events=Silent())
+        errors: tuple[float, ...] = result
+        return errors
 
     def _ask(self, name: str, *arguments: Any, events: Events) -> Iterator[Any]:
         """Replies to a request about this source. When the process dies, the source is loaded in a new

@@ -8,12 +8,17 @@ from .attention import WINDOW, attention_maps
 from .bits import SiteBits, bits_strip
 from .blocks import BlockSensitivity, title
 from .confidence import rank_confidence
+from .contest import Contender, contest_marks
 from .contour import landscape_contour
 from .density import Spectrum, density_curve
+from .enlarged import enlarged
+from .errors import ErrorPoint, error_steps
 from .frame import alt_text, chart_config, empty_figure
 from .groupcounts import group_count_marks
 from .heatmap import kl_heatmap
+from .histogram import weight_histogram
 from .history import Check, stability_history
+from .holdings import Holding, holding_bars
 from .landscape import Landscape, Quantized, known_grid
 from .methods import LayerKL, kl_by_layer
 from .omega import omega_bars
@@ -22,6 +27,7 @@ from .palette import (
     Palette,
     colours_for,
     fmt_count,
+    fmt_error,
     fmt_interval,
     fmt_kl,
     fmt_lambda,
@@ -50,6 +56,9 @@ __all__ = [
     "WINDOW",
     "BlockSensitivity",
     "Check",
+    "Contender",
+    "ErrorPoint",
+    "Holding",
     "Landscape",
     "LayerKL",
     "Palette",
@@ -65,10 +74,14 @@ __all__ = [
     "bits_strip",
     "chart_config",
     "colours_for",
+    "contest_marks",
     "density_curve",
     "empty_figure",
+    "enlarged",
     "epoch_metric",
+    "error_steps",
     "fmt_count",
+    "fmt_error",
     "fmt_interval",
     "fmt_kl",
     "fmt_lambda",
@@ -81,6 +94,7 @@ __all__ = [
     "fmt_ratio",
     "fmt_signed_points",
     "group_count_marks",
+    "holding_bars",
     "kl_by_layer",
     "kl_heatmap",
     "known_grid",
@@ -99,4 +113,5 @@ __all__ = [
     "size_accuracy_scatter",
     "stability_history",
     "title",
+    "weight_histogram",
 ]

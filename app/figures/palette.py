@@ -222,6 +222,16 @@ def fmt_loss(value: float | None) -> str:
     return _significant(value) if _present(value) else MISSING
 
 
+def fmt_error(value: float | None) -> str:
+    """A squared error, which may have any size, with 2 digits: 0.00075 -> "7.5" times 10 to the -4."""
+    if not _present(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}{_TIMES}10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", _MINUS)
+
+
 def fmt_probability(value: float | None) -> str:
     """A probability in whole percent that is never rounded to certainty: 0.9987 -> "> 99 %", 1 -> "100 %"."""
     if not _present(value):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,17 @@ from qbert_core.evaluation.prefix import prefix_keys
 from qbert_core.evaluation.result import Evaluation
 from qbert_core.evaluation.slices import flips
 from qbert_core.evaluation.states import State, StateCache
-from qbert_core.quantization import ActivationRanges, Plan, Quantizer, plan_size, preset_named
+from qbert_core.quantization import (
+    ActivationRanges,
+    GroupAnatomy,
+    Plan,
+    Quantizer,
+    errors_by_count,
+    group_anatomy,
+    plan_size,
+    preset_named,
+    sites_of,
+)
 from qbert_core.runtime.events import Events, Silent
 from qbert_core.tasks import Batch, Examples, Task, collate, length_batches
 from qbert_core.tasks.typed import typed
@@ -143,6 +153,21 @@ class Evaluator:
         )
         model = self._quantizer.model(plan)
         return inspect(self.task, self.reference, model, plan, examples, row, layers=layers, events=events)
+
+    def group_anatomy(self, site: str, bits: int, groups: int, group: int) -> GroupAnatomy:
+        """One group of a site's weights under the quantizer; `InputError` for what is not there."""
+        return group_anatomy(self._weight(site), bits, groups, group)
+
+    def errors_by_count(self, site: str, bits: int, counts: Sequence[int]) -> tuple[float, ...]:
+        """The mean squared error of a site's weights split into each of `counts` groups."""
+        return errors_by_count(self._weight(site), bits, counts)
+
+    def _weight(self, name: str) -> Tensor:
+        """A site's weights, (rows, columns)."""
+        for site in sites_of(self.checkpoint.config):
+            if site.name == name:
+                return self.checkpoint.weights[site.parameter]
+        raise InputError(f"the model has no site {name!r:.80}")
 
     def _that_fit(self, capacity: int) -> set[int]:
         """Batches whose states at all boundaries fit together: keeping more would only push out

@@ -1,5 +1,6 @@
 """What can be quantized, to how many bits, how large it is then, and what its weights become."""
 
+from qbert_core.quantization.anatomy import GroupAnatomy, errors_by_count, group_anatomy
 from qbert_core.quantization.plan import Plan, SitePlan
 from qbert_core.quantization.presets import preset_named, presets
 from qbert_core.quantization.quantizer import fake_quantize, group_ranges
@@ -14,6 +15,7 @@ from qbert_core.quantization.size import PlanSize, fp32_size, plan_size
 
 __all__ = [
     "ActivationRanges",
+    "GroupAnatomy",
     "Plan",
     "PlanSize",
     "QuantizedModel",
@@ -21,8 +23,10 @@ __all__ = [
     "Site",
     "SitePlan",
     "calibrate",
+    "errors_by_count",
     "fake_quantize",
     "fp32_size",
+    "group_anatomy",
     "group_ranges",
     "plan_size",
     "preset_named",

@@ -1,0 +1,108 @@
+"""Weights looked at in the background: asked for by pages, answered by the engine's process.
+
+One worker thread serves all sessions in the order of asking: an answer takes milliseconds. Answers are
+kept by content, a fixed number of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass
+from typing import Any
+from weakref import ref
+
+from app.engine import EngineDied, Failed
+from app.workspace import Measures, Workspace
+from qbert_core.errors import InputError
+from qbert_core.quantization import GroupAnatomy
+
+MAX_LOOKS = 500
+
+
+@dataclass(frozen=True)
+class OneGroup:
+    """A group, from 0, of a site that is split into `groups`."""
+
+    site: str
+    bits: int
+    groups: int
+    group: int
+
+    def ask(self, evaluator: Measures) -> GroupAnatomy:
+        return evaluator.group_anatomy(self.site, self.bits, self.groups, self.group)
+
+
+@dataclass(frozen=True)
+class ErrorsByCount:
+    """The error of a site at each of `counts` groups."""
+
+    site: str
+    bits: int
+    counts: tuple[int, ...]
+
+    def ask(self, evaluator: Measures) -> tuple[float, ...]:
+        return evaluator.errors_by_count(self.site, self.bits, self.counts)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the question's `ask` found, or why there is nothing."""
+
+    found: Any = None
+    error: str | None = None
+
+
+class Weights:
+    """The registry pages talk to: `look`, and again until the answer is there."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="weights")
+        self._lock = threading.Lock()
+        self._answers: OrderedDict[tuple[str, object], Future[Answer]] = OrderedDict()
+
+    def close(self) -> None:
+        """Answer nothing more, after the question under way."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def look(
+        self, workspace: Workspace, question: OneGroup | ErrorsByCount, timeout: float = 0.0
+    ) -> Answer | None:
+        """The answer, or None while it is not there after at most `timeout` seconds. What failed is tried
+        again when another question was asked in between."""
+        key = (workspace.key, question)
+        with self._lock:
+            future = self._answers.get(key)
+            if future is None:
+                self._drop_errors()
+                # a session that ended must not keep the model
+                future = self._pool.submit(_answer, ref(workspace), question)
+                self._answers[key] = future
+            self._answers.move_to_end(key)
+            while len(self._answers) > MAX_LOOKS:
+                self._answers.popitem(last=False)[1].cancel()
+        try:
+            return future.result(timeout)
+        except NotYet:
+            return None
+
+    def _drop_errors(self) -> None:
+        for key, future in list(self._answers.items()):
+            if future.done() and not future.cancelled() and future.result().error:
+                del self._answers[key]
+
+
+def _answer(there: ref[Workspace], question: OneGroup | ErrorsByCount) -> Answer:
+    workspace = there()
+    if workspace is None:
+        return Answer(error="the model is not loaded any more")
+    try:
+        return Answer(question.ask(workspace.evaluator))
+    except (InputError, EngineDied) as error:
+        return Answer(error=str(error))
+    except MemoryError:
+        return Answer(error="not enough memory to look at these weights")
+    except Failed as error:
+        return Answer(error=f"these weights could not be looked at ({error})")
