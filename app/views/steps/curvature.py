@@ -7,7 +7,6 @@ from typing import Any
 
 import streamlit as st
 
-from app import state
 from app.cards import Card, cards
 from app.figures import (
     empty_figure,
@@ -20,9 +19,11 @@ from app.figures import (
     omega_bars,
 )
 from app.jobs import Job
+from app.jobwords import share_done, start_words, time_left
 from app.lessons.questions import Question, Truth, layer_question, layer_truth
 from app.lessons.settings import Settings
-from app.registries import jobs
+from app.plain import plain
+from app.sessionjobs import own_jobs, start_job
 from app.sweeps import finished_sensitivity
 from app.trainingdata import check_training_data, training_data_input
 from app.views.steps.base import HIDDEN, Step
@@ -126,13 +127,14 @@ class Analysis:
     def __init__(self, step: Step) -> None:
         self._step = step
         workspace = step.workspace
-        self.document = finished_sensitivity(workspace, jobs().all())
+        self.document = finished_sensitivity(workspace, own_jobs())
         self.found = Sensitivity.from_json(self.document) if self.document else None
         self._arguments: list[str] = []
         wanted = ("sensitivity", workspace.source.model)
         started = st.session_state.get("learn-analysis")
         self.job: Job | None = next(
-            (j for j in jobs().all() if j.arguments[:2] == wanted and (j.active or j is started)), None
+            (j for j in own_jobs() if j.arguments[:2] == wanted and (j.active or j.arguments == started)),
+            None,
         )
 
     @property
@@ -159,9 +161,9 @@ class Analysis:
             help="λ of every layer on random draws of the training data, as page Sensitivity does",
         ):  # fmt: skip
             try:
-                check_training_data(workspace, data)
+                check_training_data(workspace.task, data)
             except InputError as error:
-                st.error(str(error), icon=":material/error:")
+                st.error(plain(str(error)), icon=":material/error:")
                 return
             st.session_state["train"] = data
             arguments = [
@@ -169,8 +171,8 @@ class Analysis:
                 "--runs", str(RUNS), "--fraction", str(SHARE), "--block", "layer",
             ]  # fmt: skip
             name = f"Sensitivity of {workspace.checkpoint.name}"
-            st.session_state["learn-analysis"] = jobs().start(name, state.session(), arguments)
-            st.rerun()
+            st.session_state["learn-analysis"] = tuple(arguments)
+            start_job(name, arguments)
 
     def progress(self) -> None:
         """A line and a bar while it runs, or why there is nothing; always of the same height."""
@@ -179,11 +181,10 @@ class Analysis:
             if self.found or job is None:
                 return
             if job.state == "failed":
-                st.error(job.error or "The analysis failed.", icon=":material/error:")
+                st.error(plain(job.error or "The analysis failed."), icon=":material/error:")
             elif job.state == "cancelled":
                 st.info("Cancelled. Finished runs are kept: start again to go on from there.")
             elif job.active:
-                left = job.remaining
-                text = f"{job.done} of {job.total} eigenvalues" if job.total else "Loading model and data …"
-                text += f", about {left:.0f} s to go" if left is not None else ""
-                st.progress(job.done / job.total if job.total else 0.0, text=text)
+                text = f"{job.done} of {job.total} eigenvalues" if job.total else start_words(job)
+                left = time_left(job)
+                st.progress(share_done(job), text=f"{text}, about {left} to go" if left else text)
