@@ -271,6 +271,7 @@ def main() -> None:
     options.add_argument("--limit", type=int, help="measure on the first rows only")
     options.add_argument("--finetune", action="store_true", help="finetune the plans, too")
     options.add_argument("--least", action="store_true", help="finetune the fewest plans")
+    options.add_argument("--few", action="store_true", help="measure those alone without finetuning, too")
     options.add_argument("--train-rows", type=int, default=8000, help="training examples to finetune on")
     options.add_argument("--epochs", type=int, help="default: the paper's")
     options.add_argument("--lr", type=float, help="default: the paper's")
@@ -282,6 +283,8 @@ def main() -> None:
     study = Study(arguments)
     found = study.curvature()
     variants = study.variants(found)
+    if arguments.few:
+        variants = chosen(variants, LEAST)
     rows = study.rows(variants, None)
     write(study, began, found, rows)
     if not arguments.finetune:

@@ -141,7 +141,7 @@ def parse_plan(document: object, sites: Iterable[Site], source: str) -> Plan:
             raise InputError(f"{source}: site {name}: {error}") from None
     try:
         return Plan(
-            "".join(c if c.isprintable() else "?" for c in str(document.get("name", "plan"))[:80]),
+            str(document.get("name", "plan"))[:80],
             document.get("activation_bits", FULL),
             tuple(entries),
             document.get("clip", 100.0),

@@ -324,7 +324,7 @@ def test_a_plan_that_changes_nothing_says_so(sources: dict[str, Source]) -> None
     seen.choose("baseline")
     seen.settled()
     seen.turn_to("examples")
-    assert "baseline changes no answer of 30 sentences" in words(seen.at)
+    assert "`baseline` changes no answer of 30 sentences" in words(seen.at)
 
 
 def open_tab(seen: Visit, name: str) -> None:

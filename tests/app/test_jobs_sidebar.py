@@ -15,6 +15,7 @@ from app.job import Job
 from app.jobs import MAX_ACTIVE
 from app.jobwords import fmt_seconds
 from app.workspace import Source, Workspace
+from qbert_core.access import VARIABLE, Access
 from tests.app.speaker import Speaker
 from tests.app.test_curvature_pages import at_page, choose, landscape, press, words
 from tests.app.test_pages import Visit, demo, visit  # noqa: F401
@@ -83,7 +84,7 @@ class TestOthers:
 
     @pytest.fixture
     def served(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(state.SERVES_OTHERS, "{}")
+        monkeypatch.setenv(VARIABLE, Access((), hub=False).to_text())
 
     @pytest.mark.usefixtures("served")
     def test_another_s_job_has_no_name_and_no_button(self) -> None:

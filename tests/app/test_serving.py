@@ -41,7 +41,8 @@ def test_serve_sets_what_protects(tmp_path: Path, home: Path) -> None:
     ):  # fmt: skip
         assert option in options.streamlit
     rule = json.loads(options.environment[VARIABLE])
-    assert rule == {"roots": [str(tmp_path), str(home / "uploads"), str(home / "models")], "hub": False}
+    own = [str(home / name) for name in ("uploads", "plans", "models", "exports")]
+    assert rule == {"roots": [str(tmp_path), *own], "hub": False}
     assert options.environment[UPLOADS] == "50"
     assert serving(["--serve", "--uploads", "off"]).environment[UPLOADS] == "0"
     assert json.loads(serving(["--serve", "--hub"]).environment[VARIABLE])["hub"] is True

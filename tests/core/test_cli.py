@@ -399,7 +399,7 @@ def test_a_broken_plan_file_is_one_line_that_names_it(capsys, model, data, tmp_p
         (["--bits", "2,4,8"], "expected two different widths"),
         (["--bits", "4,33"], "expected two different widths"),
         (["--sensitivity", "/nowhere.json"], "/nowhere.json: no such file"),
-        (["--sensitivity", "/"], "/: Is a directory"),
+        (["--sensitivity", "/"], "/: cannot be read: Is a directory"),
     ],
 )
 def test_allocation_out_of_range_is_one_line(capsys, model, data, tmp_path, options, says):
