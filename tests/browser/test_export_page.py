@@ -55,7 +55,7 @@ def test_what_is_taken_away_opens_again(visit: Any, own: dict[str, str], tmp_pat
 
     plan["sites"]["bert.encoder.layer.0.output.dense"]["bits"] = 2
     plan["name"] = "from a file"
-    page.locator("input[type=file]").set_input_files(
+    page.get_by_test_id("stMain").locator("input[type=file]").set_input_files(
         {"name": "mine.json", "mimeType": "application/json", "buffer": json.dumps(plan).encode()}
     )
     expect(page.get_by_text("is the session's plan now")).to_be_visible()
