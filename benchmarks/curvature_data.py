@@ -53,6 +53,7 @@ def main() -> None:
     save(
         name, CLAIM, arguments, began, samples,
         [sizes_table(pools), sets_table(pools, arguments.high), stop_table(pools, arguments, total)], [],
+        command=f"python -m benchmarks.curvature_data {' '.join(sys.argv[1:])}".strip(),
     )  # fmt: skip
 
 
