@@ -286,6 +286,7 @@ class TestCompare:
         speaker.give(document)
         job = registries.jobs().start("analysis", "session", ["sensitivity", workspace.source.model])
         until(lambda: job.state == "done", "the analysis")
+        speaker.give(sweep("methods"))  # what the next job ends with
         at = compare.run()
         assert f"{document['runs']} runs of {document['examples']} examples" in words(at)
         press(compare, "Start")

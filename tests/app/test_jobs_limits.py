@@ -156,7 +156,7 @@ class TestMemory:
         assert "Fewer rows" in job.error
         assert "fewer workers" in job.error
         taken = float(job.error.split("it took ")[1].split(" MB")[0].replace(",", ""))
-        assert 290 < taken < 400
+        assert 150 < taken < 400  # seen on its way to 300, at the earliest above the limit
 
     def test_what_its_workers_take_counts(self, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("QBERT_JOB_MEMORY_MB", "250")
