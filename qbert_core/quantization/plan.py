@@ -141,7 +141,8 @@ def parse_plan(document: object, sites: Iterable[Site], source: str) -> Plan:
             raise InputError(f"{source}: site {name}: {error}") from None
     try:
         return Plan(
-            str(document.get("name", "plan"))[:80],
+            # JSON may hold halves of characters, which no file and no page can
+            str(document.get("name", "plan"))[:80].encode(errors="replace").decode(),
             document.get("activation_bits", FULL),
             tuple(entries),
             document.get("clip", 100.0),

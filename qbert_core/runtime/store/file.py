@@ -60,6 +60,11 @@ def _connected(database: SqliteDatabase) -> Iterator[SqliteDatabase]:
 
 def _version(database: SqliteDatabase) -> int:
     """The file's version; refuses, before anything was written, what is no store this program knows."""
+    with database.atomic():  # one view of the file: another process may be changing it from old to new
+        return _checked_version(database)
+
+
+def _checked_version(database: SqliteDatabase) -> int:
     known = len(schema.MIGRATIONS)
     application, version = database.application_id, database.user_version
     if application not in (0, schema.APPLICATION):
