@@ -103,7 +103,9 @@ def test_a_landscape_shows_what_the_command_line_says(visit, own, tmp_path):
     expected = own.run("landscape", tmp_path / "out", "--layer", "1", "--steps", "11", "--plan", "directq-2")
     quantized = expected["quantized"]
     expect(metric(page, "Loss, trained")).to_have_text(fmt_loss(expected["loss_at_zero"]))
-    expect(metric(page, "falls on the plane")).to_have_text(fmt_loss(quantized["loss_at_projection"]))
+    # the plane's directions are found to a residual of 1 %, by other steps where there are other threads
+    shown = float(metric(page, "falls on the plane").inner_text())
+    assert shown == pytest.approx(quantized["loss_at_projection"], rel=0.01)
     expect(metric(page, "Really, L2 quantized")).to_have_text(fmt_loss(quantized["loss"]))
     expect(page.get_by_text("directq-2 moves L2's weights by")).to_be_visible()
     for key, axes in (
