@@ -1,13 +1,49 @@
-"""Figures drawn once: plotly takes a tenth of a second for one, and a page looks often while a job runs."""
+"""What is slow to make, made once: plotly takes a tenth of a second for a figure, and a page looks often."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TypeVar
 
 import streamlit as st
 from plotly.graph_objects import Figure
 
 from app.figures import alt_text, chart_config
+
+MAX_DRAWN = 100  # figures; the largest have some hundred kB
+
+Made = TypeVar("Made")
+
+_drawn: OrderedDict[Hashable, Figure] = OrderedDict()
+_lock = threading.Lock()
+
+
+def kept(name: str, content: object, make: Callable[[], Made]) -> Made:
+    """The session's thing called `name`, made anew only when `content` changed."""
+    known = st.session_state.get(f"kept {name}")
+    if known is None or known[0] != content:
+        known = (content, make())
+        st.session_state[f"kept {name}"] = known
+    made: Made = known[1]
+    return made
+
+
+def drawn(name: str, content: Hashable, draw: Callable[[], Figure]) -> Figure:
+    """The figure `name` with this content, drawn once for every session that looks at the same."""
+    key = (name, content)
+    with _lock:
+        known = _drawn.get(key)
+        if known is not None:
+            _drawn.move_to_end(key)
+            return known
+    figure = draw()  # by two at once rather than with everybody waiting
+    with _lock:
+        _drawn[key] = figure
+        while len(_drawn) > MAX_DRAWN:
+            _drawn.popitem(last=False)
+    return figure
 
 
 def show_kept(
@@ -15,12 +51,7 @@ def show_kept(
 ) -> None:
     """Show the session's figure `name`, drawn anew only when `content` changed. It is the chart's key and
     the name of a saved picture too. `on_select` is called when a point was clicked."""
-    key = f"figure {name}"
-    known = st.session_state.get(key)
-    if known is None or known[0] != content:
-        known = (content, draw())
-        st.session_state[key] = known
-    figure: Figure = known[1]
+    figure = kept(name, content, draw)
     st.plotly_chart(
         figure, theme=None, config=chart_config(name), alt=alt_text(figure), key=name,
         on_select=on_select or "ignore", selection_mode="points",

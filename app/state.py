@@ -21,6 +21,7 @@ from qbert_core.errors import InputError
 from qbert_core.quantization import Plan, sites_of
 
 MAX_UNDO = 200
+MAX_LOCKS = 1000
 TOKEN = "_streamlit_xsrf"  # a cookie of the server's own: "2|mask|masked token|time"
 
 
@@ -34,9 +35,10 @@ class Tuning:
     redo: list[Plan] = field(default_factory=list)
     tried: dict[str, Plan] = field(default_factory=dict)  # digest -> plan, in the order of trying
     allocated: set[str] = field(default_factory=set)  # digests of plans a ranking made
+    locked: frozenset[int] = frozenset()  # layers that nothing but the table's own cells changes
     table: Plan | None = None  # what the table was last filled with
+    table_locked: frozenset[int] = frozenset()
     table_version: int = 0  # changes when the table must be filled anew
-    table_digest: str = ""  # digest of the plan that table and edits make together
 
 
 def session() -> str:
@@ -137,6 +139,8 @@ def tuning(workspace: Workspace) -> Tuning:
             change(current, coming[1])
         kept[workspace.key] = current
         st.session_state["tuning"] = current
+        if "linked" not in st.session_state:
+            current.locked = _locks(st.query_params.get("locks", ""), workspace)
         if linked and "linked" not in st.session_state:
             _restore(workspace, current, linked, remember=False)
         fill_table(current)
@@ -144,6 +148,12 @@ def tuning(workspace: Workspace) -> Tuning:
         _restore(workspace, current, linked, remember=True)
     current.tried.setdefault(current.plan.digest, current.plan)
     return current
+
+
+def _locks(text: str, workspace: Workspace) -> frozenset[int]:
+    """The layers of a link, 1-based there; what is none of the model's is left out."""
+    numbers = {int(part) - 1 for part in text.split(",")[:MAX_LOCKS] if part.isdecimal() and len(part) < 4}
+    return frozenset(numbers & set(range(workspace.checkpoint.config.layers)))
 
 
 def _restore(workspace: Workspace, current: Tuning, linked: str, *, remember: bool) -> None:
@@ -197,7 +207,7 @@ def step_forward(current: Tuning) -> None:
 
 def fill_table(current: Tuning) -> None:
     """Fill the tables from the plan; edits made in them before are part of it already."""
-    current.table = current.plan
+    current.table, current.table_locked = current.plan, current.locked
     current.table_version += 1
 
 
@@ -215,6 +225,8 @@ def write_link(current: Tuning, **more: str) -> None:
         wanted["rows"] = str(asked.limit)
     if asked.task:
         wanted["task"] = asked.task
+    if current.locked:
+        wanted["locks"] = ",".join(str(layer + 1) for layer in sorted(current.locked))
     wanted |= more
     st.session_state["linked"] = text
     if st.query_params.to_dict() != wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -17,8 +17,8 @@ BIT_CHOICES = [FP32 if bits == FULL else str(bits) for bits in BITS]
 TABLES = {"word": "Word", "position": "Position", "token_type": "Token type"}
 
 
-def layer_table(plan: Plan, sites: Iterable[Site]) -> pd.DataFrame:
-    """A row a layer: Layer, Attention, FFN (bits) and Groups."""
+def layer_table(plan: Plan, sites: Iterable[Site], locked: Collection[int] = ()) -> pd.DataFrame:
+    """A row a layer: Layer, Attention, FFN (bits), Groups, and Lock: whether it is one of `locked`."""
     entries = plan.sites
     rows: dict[int, dict[str, Any]] = {}
     by_layer: dict[int, list[Site]] = {}
@@ -31,6 +31,7 @@ def layer_table(plan: Plan, sites: Iterable[Site]) -> pd.DataFrame:
             "Attention": _common(entries[s.name].bits for s in own if s.kind == "attention"),
             "FFN": _common(entries[s.name].bits for s in own if s.kind == "ffn"),
             "Groups": _common_groups(entries[s.name].groups for s in own),
+            "Lock": layer in locked,
         }
     return pd.DataFrame(list(rows.values()))
 
@@ -74,6 +75,13 @@ def edited_plan(
     for row, cells in embeddings.items():
         apply(tables[row], cells.get("Bits"), cells.get("Groups"))
     return table.with_sites(changes) if changes else table
+
+
+def edited_locks(locked: Collection[int], layers: Mapping[int, Mapping[str, Any]]) -> frozenset[int]:
+    """`locked` with edited cells of the layers' table (row -> column -> value) applied."""
+    edits = {layer: bool(cells["Lock"]) for layer, cells in layers.items() if "Lock" in cells}
+    opened = {layer for layer, lock in edits.items() if not lock}
+    return frozenset({*locked, *edits} - opened)
 
 
 def everywhere(plan: Plan, sites: Iterable[Site], bits: int, groups: int) -> Plan:

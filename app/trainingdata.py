@@ -7,6 +7,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from app import state
+from app.plain import plain
 from app.uploads import shown
 from app.workspace import DEMO, Workspace
 from qbert_core.access import access
@@ -29,6 +30,17 @@ def training_data_input(place: DeltaGenerator, workspace: Workspace, purpose: st
         return state.uploads().path_of(text)
     except InputError:
         return text  # `check_training_data` says what is wrong with it
+
+
+def accepted(task: Task, data: str) -> bool:
+    """Whether a job can start with this training data, which other pages then offer too; else it is said why."""
+    try:
+        check_training_data(task, data)
+    except InputError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+        return False
+    st.session_state["train"] = data
+    return True
 
 
 def check_training_data(task: Task, data: str) -> None:

@@ -48,6 +48,21 @@ class ErrorsByCount:
 
 
 @dataclass(frozen=True)
+class ErrorsByWidth:
+    """The error of a site in `groups` groups at each of `widths` bits."""
+
+    site: str
+    groups: int
+    widths: tuple[int, ...]
+
+    def ask(self, evaluator: Measures) -> tuple[float, ...]:
+        return evaluator.errors_by_width(self.site, self.groups, self.widths)
+
+
+Question = OneGroup | ErrorsByCount | ErrorsByWidth
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the question's `ask` found, or why there is nothing."""
 
@@ -67,9 +82,12 @@ class Weights:
         """Answer nothing more, after the question under way."""
         self._pool.shutdown(cancel_futures=True)
 
-    def look(
-        self, workspace: Workspace, question: OneGroup | ErrorsByCount, timeout: float = 0.0
-    ) -> Answer | None:
+    def known(self, workspace: Workspace, question: Question) -> Answer | None:
+        """The answer where it is there; nothing is asked."""
+        future = self._answers.get((workspace.key, question))
+        return future.result() if future and future.done() and not future.cancelled() else None
+
+    def look(self, workspace: Workspace, question: Question, timeout: float = 0.0) -> Answer | None:
         """The answer, or None while it is not there after at most `timeout` seconds. What failed is tried
         again when another question was asked in between."""
         key = (workspace.key, question)
@@ -94,7 +112,7 @@ class Weights:
                 del self._answers[key]
 
 
-def _answer(there: ref[Workspace], question: OneGroup | ErrorsByCount) -> Answer:
+def _answer(there: ref[Workspace], question: Question) -> Answer:
     workspace = there()
     if workspace is None:
         return Answer(error="the model is not loaded any more")

@@ -63,6 +63,9 @@ class Measures(Protocol):
     def errors_by_count(self, site: str, bits: int, counts: Sequence[int]) -> tuple[float, ...]:
         """The mean squared error of a site's weights split into each of `counts` groups."""
 
+    def errors_by_width(self, site: str, groups: int, widths: Sequence[int]) -> tuple[float, ...]:
+        """The mean squared error of a site's weights, in `groups` groups, at each of `widths` bits."""
+
 
 @dataclass(frozen=True, eq=False)
 class Workspace:

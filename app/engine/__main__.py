@@ -58,6 +58,12 @@ class Opened:
         """The error of a site's weights split into each of `counts` groups."""
         yield self._workspaces[number].evaluator.errors_by_count(site, bits, counts)
 
+    def errors_by_width(
+        self, number: int, site: str, groups: int, widths: tuple[int, ...], events: Events
+    ) -> Generator[tuple[float, ...], None, None]:
+        """The error of a site's weights at each of `widths` bits."""
+        yield self._workspaces[number].evaluator.errors_by_width(site, groups, widths)
+
 
 def main() -> None:
     """Answer until the server has ended."""
@@ -71,6 +77,7 @@ def main() -> None:
             "inspect": opened.inspect,
             "group_anatomy": opened.group_anatomy,
             "errors_by_count": opened.errors_by_count,
+            "errors_by_width": opened.errors_by_width,
         },
     )
     os._exit(0)  # at once: nobody is left to read what is still being computed

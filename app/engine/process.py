@@ -158,6 +158,12 @@ class RemoteEvaluator:
         errors: tuple[float, ...] = result
         return errors
 
+    def errors_by_width(self, site: str, groups: int, widths: Sequence[int]) -> tuple[float, ...]:
+        """As `Evaluator.errors_by_width`."""
+        (result,) = self._ask("errors_by_width", site, groups, tuple(widths), events=Silent())
+        errors: tuple[float, ...] = result
+        return errors
+
     def _ask(self, name: str, *arguments: Any, events: Events) -> Iterator[Any]:
         """Replies to a request about this source. When the process dies, the source is loaded in a new
         one and asked again; `EngineDied` when that one dies too."""

@@ -239,7 +239,7 @@ def _maps(workspace: Workspace, plan: Plan, look: Look | None, chosen: Chosen) -
     st.markdown(f"###### {layer_label(chosen.layer)}, head {chosen.head + 1}: what each token looks at")
     dark, name = state.dark(), plan.name
     if seen is None:
-        shown = st.session_state.get("figure attention-maps")
+        shown = st.session_state.get("kept attention-maps")
         if look is None and shown is not None:  # the last one stands until the next is there
             st.caption("Outdated: computing the new maps …")
             show_kept("attention-maps", shown[0], lambda: shown[1])

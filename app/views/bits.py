@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -25,10 +24,20 @@ from app.figures import (
     kl_heatmap,
     size_accuracy_scatter,
 )
+from app.kept import drawn
 from app.measured import Measured, measured, measured_words
 from app.plain import plain
 from app.registries import live
-from app.table import BIT_CHOICES, MIXED, edited_plan, embedding_table, everywhere, layer_table
+from app.table import (
+    BIT_CHOICES,
+    MIXED,
+    edited_locks,
+    edited_plan,
+    embedding_table,
+    everywhere,
+    layer_table,
+)
+from app.views.budget import budget_panel
 from app.waiting import loaded_workspace
 from app.words import WORDS
 from app.workspace import Workspace
@@ -52,11 +61,13 @@ def page() -> None:
     current = state.tuning(workspace)
     live().want(state.session(), workspace, current.plan)  # first: it is measured while the tables are drawn
     left, right = st.columns([37, 63], gap="medium")
+    state.write_link(current)
+    with right:  # first: people wait for the numbers, and know what they edited
+        _live(workspace, current)
     with left:
         _edit(workspace, current)
-    state.write_link(current)
-    with right:
-        _live(workspace, current)
+        budget_panel(workspace, current)
+        _everywhere(workspace, current)
 
 
 def _edit(workspace: Workspace, current: state.Tuning) -> None:
@@ -107,11 +118,12 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
         except InputError as error:
             st.toast(plain(str(error)), icon=":material/error:")
             return
+        current.locked = edited_locks(current.table_locked, layers)
         state.change(current, _named(plan, workspace), from_table=True)
 
     bits = st.column_config.SelectboxColumn
     groups = st.column_config.NumberColumn
-    layer_rows = layer_table(table, sites)
+    layer_rows = layer_table(table, sites, current.table_locked)
     choices = (
         [*BIT_CHOICES, MIXED] if (layer_rows[["Attention", "FFN"]] == MIXED).to_numpy().any() else BIT_CHOICES
     )
@@ -142,7 +154,12 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
                     width=64,
                     help="Bits of the two feed-forward matrices",
                 ),
-                "Groups": groups("Groups", min_value=1, step=1, width=72, help=help_groups),
+                "Groups": groups("Groups", min_value=1, step=1, width=66, help=help_groups),
+                "Lock": st.column_config.CheckboxColumn(
+                    "Lock",
+                    width=44,
+                    help="Kept by Allocate for me, Set all layers and the bits of a ranking",
+                ),
             },
         )
         table_rows = embedding_table(table, sites)
@@ -160,15 +177,21 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
             },
         )
 
+
+def _everywhere(workspace: Workspace, current: state.Tuning) -> None:
+    """What concerns every layer at once."""
+    version, sites = current.table_version, sites_of(workspace.checkpoint.config)
+
     def set_activation() -> None:
-        if stale():
+        if current.table_version != version:  # from widgets that were replaced
             return
         chosen = st.session_state[activation_key]
         plan = replace(current.plan, activation_bits=8 if chosen == "8 bits" else FULL)
         state.change(current, _named(plan, workspace))
 
     activation_key = f"activation-{version}"
-    st.segmented_control(
+    precision, every = st.columns([1, 1], vertical_alignment="bottom", gap="small")
+    precision.segmented_control(
         "Activations",
         ["8 bits", "fp32"],
         default="8 bits" if current.plan.activation_bits == 8 else "fp32",
@@ -178,14 +201,15 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
         help="Precision of what flows into every quantized linear layer; ranges calibrated once with fp32",
     )
     with (
-        st.popover("Set all layers", icon=":material/select_all:", width="stretch"),
+        every.popover("Set all layers", icon=":material/select_all:", width="stretch"),
         st.form("all-form", border=False),
     ):
         chosen = st.select_slider("Bits", BIT_CHOICES, "4")
         count = st.number_input("Groups", 1, 65536, 128)
         if st.form_submit_button("Apply", width="stretch"):
             wanted = FULL if chosen == BIT_CHOICES[-1] else int(chosen)
-            state.change(current, _named(everywhere(current.plan, sites, wanted, int(count)), workspace))
+            free = [site for site in sites if site.layer not in current.locked]
+            state.change(current, _named(everywhere(current.plan, free, wanted, int(count)), workspace))
             st.rerun()
 
 
@@ -202,15 +226,16 @@ def _live(workspace: Workspace, current: state.Tuning) -> None:
     live().wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
     running = not live().settled(workspace, plan)
     presets_running = not _presets_settled(workspace)
-    last = not running
+    last, looked = not running, False
 
     @st.fragment(run_every=POLL if running else None)
     def numbers() -> None:
-        nonlocal last
+        nonlocal last, looked
         if running and last:
             st.rerun()  # only now, so that the last numbers did not wait for the whole page
         last = live().settled(workspace, plan)
-        _numbers(workspace, plan)
+        _numbers(workspace, plan, again=running and not looked)
+        looked = True
 
     @st.fragment(run_every=POLL_PRESETS if presets_running else None)
     def others() -> None:
@@ -226,12 +251,16 @@ def _presets_settled(workspace: Workspace) -> bool:
     return all(live().settled(workspace, preset) for preset in workspace.presets)
 
 
-def _numbers(workspace: Workspace, plan: Plan) -> None:
+def _numbers(workspace: Workspace, plan: Plan, *, again: bool) -> None:
+    """Cards and heatmap; `again`: the heatmap as it was, for a moment. The browser shows what came together
+    at once, and a chart that changed takes it longer than all numbers."""
     now = measured(workspace, plan)
     if now.error:
         st.error(plain(now.error), icon=":material/error:")
     st.html(_cards(workspace, now))
-    figure = _heatmap(workspace, now.result, now.outdated)
+    shown: Figure | None = st.session_state.get("kl-shown")
+    figure = shown if again and shown else _heatmap(workspace, now.result, now.outdated)
+    st.session_state["kl-shown"] = figure
     st.markdown("###### Attention KL from fp32, by layer and head")
     st.plotly_chart(figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl")
 
@@ -241,10 +270,10 @@ def _heatmap(workspace: Workspace, shown: Evaluation | None, outdated: bool) -> 
     chart that changed anew, which takes it as long as several batches take the engine on the same cores."""
     dark = state.dark()
     if shown is None:
-        return _kept("kl", dark, lambda: kl_heatmap((), dark=dark))
+        return drawn("kl", dark, lambda: kl_heatmap((), dark=dark))
     kl, age = shown.attention_kl or (), int(shown.seconds / HEATMAP_PACE)
     content = (workspace.key, shown.plan.digest, shown.complete, age, outdated, dark)
-    return _kept("kl", content, lambda: kl_heatmap(kl, dark=dark, outdated=outdated))
+    return drawn("kl", content, lambda: kl_heatmap(kl, dark=dark, outdated=outdated))
 
 
 def _cards(workspace: Workspace, now: Measured) -> str:
@@ -305,7 +334,7 @@ def _scatter(workspace: Workspace, current: state.Tuning) -> None:
     if live().settled(workspace, current.plan):  # until then the mark stays where it was
         st.session_state["marked"] = current.plan.digest
     now = st.session_state.get("marked")
-    figure = _kept(
+    figure = drawn(
         "scatter",
         (tuple(points), value, size, now, dark),
         lambda: size_accuracy_scatter(
@@ -336,17 +365,6 @@ def _scatter(workspace: Workspace, current: state.Tuning) -> None:
     )  # fmt: skip
     if st.session_state.pop("restored", False):
         st.rerun()
-
-
-def _kept(name: str, content: Hashable, draw: Callable[[], Figure]) -> Figure:
-    """The session's figure `name`, drawn anew only when its content changed: plotly takes a tenth of a
-    second for one, and the page looks five times a second while numbers arrive."""
-    known = st.session_state.get(f"figure {name}")
-    if known is None or known[0] != content:
-        known = (content, draw())
-        st.session_state[f"figure {name}"] = known
-    figure: Figure = known[1]
-    return figure
 
 
 def _points(workspace: Workspace, current: state.Tuning) -> list[PlanPoint]:

@@ -21,6 +21,7 @@ from app.jobwords import share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.sessionjobs import cancel_job, own_jobs, start_job
+from app.trainingdata import accepted
 from app.workspace import Workspace
 
 PROBES, STEPS = 4, 60
@@ -45,7 +46,9 @@ def density_section(workspace: Workspace, blocks: list[BlockSensitivity], data: 
             counts = job.total and job.state == "running"
             text = f"{job.done} of {job.total} products" if counts else start_words(job)
             st.progress(share_done(job), text=text)
-        elif st.button("Start density", icon=":material/play_arrow:", width="stretch", disabled=not data):
+        elif st.button(
+            "Start density", icon=":material/play_arrow:", width="stretch", disabled=not data
+        ) and accepted(workspace.task, data):
             arguments = [
                 "density", workspace.source.model, *named[label], "--task", workspace.task.name,
                 "--train", data, "--fraction", str(fraction), "--steps", str(STEPS), "--probes", str(PROBES),

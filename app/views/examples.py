@@ -13,6 +13,7 @@ from app.figures import fmt_count, fmt_interval, fmt_percent, fmt_probability, f
 from app.flipped import CHANGES, OTHER, RIGHT, WRONG, chosen_flips, counts, flip_csv, flip_table
 from app.inspections import Example, Look
 from app.items import Item, item_of, plan_column
+from app.kept import kept
 from app.kinds import EMPTY, MOST, Kind, kind_columns, right_by_kind
 from app.looking import look_at
 from app.measured import Measured, measured, measured_words
@@ -166,7 +167,9 @@ def _table(
 ) -> Flip | None:
     """The table; returns the flip that is chosen in it, at first the first."""
     unit = WORDS[workspace.task.name].one.capitalize()
-    table = _kept_table(workspace, result, flips[:LISTED])
+    listed = flips[:LISTED]
+    content = (workspace.key, result.plan.digest, result.plan.name, [flip.index for flip in listed])
+    table = kept("flip table", content, lambda: flip_table(workspace, listed, result.plan.name))
     answers, narrow = table.columns[2:5], workspace.task.head == "sequence"
     key = f"flips-{result.plan.digest}-{result.n}-{hash(tuple(flip.index for flip in flips))}"
     selection = st.dataframe(
@@ -201,17 +204,6 @@ def _table(
         st.button("Show what is measured by now", icon=":material/refresh:", key="flips-refresh")
     chosen = selection[0] if selection and selection[0] < len(flips) else 0
     return flips[chosen] if flips else None
-
-
-def _kept_table(workspace: Workspace, result: Evaluation, flips: list[Flip]) -> pd.DataFrame:
-    """The session's table of flips, made anew only when it changed."""
-    content = (workspace.key, result.plan.digest, result.plan.name, [flip.index for flip in flips])
-    known = st.session_state.get("flip table")
-    if known is None or known[0] != content:
-        known = (content, flip_table(workspace, flips, result.plan.name))
-        st.session_state["flip table"] = known
-    table: pd.DataFrame = known[1]
-    return table
 
 
 def _note(result: Evaluation, count: int) -> str:

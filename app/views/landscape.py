@@ -25,7 +25,7 @@ from app.plain import plain
 from app.planfiles import plan_path, write_plan
 from app.registries import jobs
 from app.sessionjobs import cancel_job, own_jobs, start_job
-from app.trainingdata import training_data_input
+from app.trainingdata import accepted, training_data_input
 from app.waiting import loaded_workspace
 from app.workspace import Workspace
 from qbert_core.quantization import Plan
@@ -112,16 +112,10 @@ def _controls(workspace: Workspace) -> tuple[list[str], Job | None]:
     if job and job.active:
         if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-landscape"):
             cancel_job(job)
-    elif go.button("Start", icon=":material/play_arrow:", type="primary", width="stretch"):
-        if data:
-            st.session_state["train"] = data
+    else:
+        start = go.button("Start", icon=":material/play_arrow:", type="primary", width="stretch")
+        if start and accepted(workspace.task, data):
             _start(workspace, settings)
-        else:
-            st.error(
-                "Give the training data: a file with the columns "
-                + ", ".join(workspace.task.columns)
-                + ", or demo."
-            )
     return arguments, job
 
 

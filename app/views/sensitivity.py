@@ -26,7 +26,7 @@ from app.plain import plain
 from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.table import by_layer as plan_by_layer
 from app.tables import show_table
-from app.trainingdata import training_data_input
+from app.trainingdata import accepted, training_data_input
 from app.views.confidence import confidence_section, stability_words
 from app.views.density import density_jobs, density_section
 from app.waiting import loaded_workspace
@@ -95,20 +95,14 @@ def _controls(workspace: Workspace, job: Job | None) -> tuple[str, float]:
     if job and job.active:
         if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-sensitivity"):
             cancel_job(job)
-    elif go.button("Start", icon=":material/play_arrow:", type="primary", width="stretch"):
-        if data:
-            st.session_state["train"] = data
+    else:
+        start = go.button("Start", icon=":material/play_arrow:", type="primary", width="stretch")
+        if start and accepted(workspace.task, data):
             arguments = [
                 "sensitivity", workspace.source.model, "--task", workspace.task.name, "--train", data,
                 "--runs", str(int(count)), "--fraction", str(percent / 100), "--block", str(granularity), *stop,
             ]  # fmt: skip
             start_job(f"Sensitivity of {workspace.checkpoint.name}", arguments)
-        else:
-            st.error(
-                "Give the training data: a file with the columns "
-                + ", ".join(workspace.task.columns)
-                + ", or demo."
-            )
     return data, percent / 100
 
 
@@ -334,6 +328,7 @@ def _above_next(document: dict[str, Any], order: list[int]) -> dict[int, float]:
 
 
 def _plan(workspace: Workspace, bits: dict[int, int]) -> Plan:
-    current = state.tuning(workspace).plan
+    tuning = state.tuning(workspace)
     name = f"ranked {min(bits.values())}/{max(bits.values())}"
-    return plan_by_layer(current, sites_of(workspace.checkpoint.config), bits, 128, name)
+    free = [site for site in sites_of(workspace.checkpoint.config) if site.layer not in tuning.locked]
+    return plan_by_layer(tuning.plan, free, bits, 128, name)

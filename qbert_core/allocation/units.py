@@ -9,16 +9,15 @@ A block whose weights move by dW adds to the loss, to second order and in the wo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-
-import torch
+from collections.abc import Callable, Mapping, Sequence
 
 from qbert_core.allocation.budget import Choice, Unit
 from qbert_core.allocation.ranking import RULES
+from qbert_core.bert import BertConfig
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.curvature import Sensitivity, block_named
 from qbert_core.errors import InputError
-from qbert_core.quantization import Site, SitePlan, fake_quantize, sites_of
+from qbert_core.quantization import Site, SitePlan, sites_of, squared_error
 from qbert_core.quantization.size import SCALE_BYTES, ZERO_BYTES
 
 
@@ -35,51 +34,62 @@ def units_of(
     Omega's rules are one here: the perturbation always counts. Raises `InputError` for another rule, widths
     that are not 1..8 or 32, blocks that are not this model's, and a missing trace.
     """
-    sites = {site.name: site for site in sites_of(checkpoint.config)}
-    widths = sorted(set(bits))
-    units = []
-    for name, weight in _curvatures(sensitivity, rule):
-        block = block_named(checkpoint.config, name)
-        if rule == "trace-perturbation":
-            weight /= sum(checkpoint.weights[parameter].numel() for parameter in block.parameters)
-        own = [sites[site] for site in sites_of_unit(checkpoint, name)]
-        allowed = [locked[name]] if locked and name in locked else widths
-        units.append(
-            Unit(name, tuple(_choice(checkpoint, own, SitePlan(width, groups), weight) for width in allowed))
-        )
+
+    def moved(site: Site, entry: SitePlan) -> float:
+        return site.params * squared_error(checkpoint.weights[site.parameter], entry.bits, entry.groups)
+
+    config, units = checkpoint.config, []
+    same = {site.name: groups for site in sites_of(config)}
+    for name, weight in curvatures(config, sensitivity, rule).items():
+        widths = [locked[name]] if locked and name in locked else bits
+        units.append(make_unit(config, name, weight, widths, same, moved))
     return units
 
 
-def sites_of_unit(checkpoint: Checkpoint, name: str) -> list[str]:
-    """The sites that get a unit's bits."""
-    known = {site.name for site in sites_of(checkpoint.config)}
-    names = (p.removesuffix(".weight") for p in block_named(checkpoint.config, name).parameters)
-    return [site for site in names if site in known]
-
-
-def _curvatures(sensitivity: Sensitivity, rule: str) -> list[tuple[str, float]]:
-    """(block, its s; of the traces: the whole)."""
+def curvatures(config: BertConfig, sensitivity: Sensitivity, rule: str = "omega") -> dict[str, float]:
+    """Block -> its s. Raises `InputError` for another rule, a missing trace and blocks the model lacks."""
     if rule not in RULES:
         raise InputError(f"rule {rule!r} is not known here; expected one of {', '.join(RULES)}")
     if rule == "mean":
-        return [(block.name, abs(block.mean)) for block in sensitivity.blocks]
+        return {block.name: abs(block.mean) for block in sensitivity.blocks}
     if rule != "trace-perturbation":
-        return [(block.name, block.omega) for block in sensitivity.blocks]
-    found = [(block.name, block.trace) for block in sensitivity.blocks]
-    missing = [name for name, trace in found if trace is None]
-    if missing:
-        raise InputError(f"rule {rule}: {missing[0]} has no trace; compute the sensitivity with --trace 20")
-    return [(name, max(0.0, trace or 0.0)) for name, trace in found]
-
-
-def _choice(checkpoint: Checkpoint, sites: Sequence[Site], entry: SitePlan, weight: float) -> Choice:
-    size, moved = 0, 0.0
-    for site in sites:
-        size += math.ceil(site.params * entry.bits / 8)
-        if entry.quantized:
-            size += min(entry.groups, site.rows) * (SCALE_BYTES + ZERO_BYTES)
-            tensor = checkpoint.weights[site.parameter]
-            moved += float(
-                torch.sum((tensor - fake_quantize(tensor, entry.bits, entry.groups)).double() ** 2)
+        return {block.name: block.omega for block in sensitivity.blocks}
+    shapes, found = config.shapes(), {}
+    for block in sensitivity.blocks:
+        if block.trace is None:
+            raise InputError(
+                f"rule {rule}: {block.name} has no trace; compute the sensitivity with --trace 20"
             )
-    return Choice(entry.bits, size, 0.5 * weight * moved)
+        parameters = block_named(config, block.name).parameters
+        found[block.name] = max(0.0, block.trace) / sum(math.prod(shapes[p]) for p in parameters)
+    return found
+
+
+def make_unit(
+    config: BertConfig,
+    name: str,
+    weight: float,
+    bits: Sequence[int],
+    groups: Mapping[str, int],
+    moved: Callable[[Site, SitePlan], float],
+) -> Unit:
+    """The block `name`, whose s is `weight`, with every width of `bits`. `groups`: site -> count;
+    `moved` tells |W - Q(W)|^2."""
+    own = sites_of_unit(config, name)
+    choices = []
+    for width in sorted(set(bits)):
+        size, harm = 0, 0.0
+        for site in own:
+            entry = SitePlan(width, groups[site.name])
+            size += math.ceil(site.params * width / 8)
+            if entry.quantized:
+                size += min(entry.groups, site.rows) * (SCALE_BYTES + ZERO_BYTES)
+                harm += 0.5 * weight * moved(site, entry)
+        choices.append(Choice(width, size, harm))
+    return Unit(name, tuple(choices))
+
+
+def sites_of_unit(config: BertConfig, name: str) -> list[Site]:
+    """The sites that get a unit's bits."""
+    parameters = set(block_named(config, name).parameters)
+    return [site for site in sites_of(config) if site.parameter in parameters]

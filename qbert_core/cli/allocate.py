@@ -15,7 +15,6 @@ from qbert_core.errors import InputError
 if TYPE_CHECKING:
     from qbert_core.checkpoints import Checkpoint
     from qbert_core.curvature import Sensitivity
-    from qbert_core.quantization import Plan
 
 # how it ranks layers -> what its plans are called
 METHODS = {
@@ -101,45 +100,33 @@ def under_budget(
     args: argparse.Namespace, checkpoint: Checkpoint, sensitivity: Sensitivity, bits: list[int]
 ) -> dict[str, Any]:
     """The plan of least predicted harm, and the frontier it lies on."""
-    from qbert_core.allocation import Frontier, sites_of_unit, units_of
-    from qbert_core.quantization import SitePlan, plan_size, sites_of
+    from qbert_core.allocation import PlanFrontier, units_of
+    from qbert_core.quantization import plan_size, sites_of
     from qbert_core.quantization.plan import uniform_plan
-    from qbert_core.quantization.size import MB
 
+    config = checkpoint.config
     units = units_of(checkpoint, sensitivity, bits, args.groups, args.rule)
-    frontier = Frontier(units)
     name = f"{METHODS[args.rule]}-budget-{args.budget_mb:g}mb"
     start = uniform_plan(
-        sites_of(checkpoint.config), name, bits=min(bits), groups=args.groups,
+        sites_of(config), name, bits=min(bits), groups=args.groups,
         embedding_bits=args.embedding_bits, activation_bits=8,
     )  # fmt: skip
-
-    def plan_of(chosen: dict[str, int]) -> Plan:
-        entries = {
-            site: SitePlan(width, args.groups)
-            for unit, width in chosen.items()
-            for site in sites_of_unit(checkpoint, unit)
-        }
-        return start.with_sites(entries)
-
-    # what the frontier leaves out: tables, biases and LayerNorms; the same for every assignment
-    smallest = plan_size(checkpoint.config, plan_of(frontier.bits(0))).size_mb
-    rest = smallest - frontier.sizes[0] / MB
-    if args.budget_mb < smallest:
+    plans = PlanFrontier(config, start, units, {site.name: args.groups for site in sites_of(config)})
+    if args.budget_mb < plans.sizes_mb[0]:
         raise InputError(
             f"--budget-mb {args.budget_mb:g}: the smallest plan with bits {args.bits}, {args.groups} groups and "
-            f"--embedding-bits {args.embedding_bits} has {smallest:.2f} MB"
+            f"--embedding-bits {args.embedding_bits} has {plans.sizes_mb[0]:.2f} MB"
         )
-    index = frontier.best((args.budget_mb - rest) * MB + 0.5)
-    chosen = frontier.bits(index)
-    size = plan_size(checkpoint.config, plan_of(chosen))
-    shown = sorted({round(i) for i in np.linspace(0, len(frontier) - 1, min(len(frontier), MAX_POINTS))})
+    index = plans.best(args.budget_mb)
+    chosen, plan = plans.frontier.bits(index), plans.plan(index, name)
+    size = plan_size(config, plan)
+    shown = sorted({round(i) for i in np.linspace(0, len(plans) - 1, min(len(plans), MAX_POINTS))})
     return {
-        "plan": plan_of(chosen).to_json(),
+        "plan": plan.to_json(),
         "size_mb": size.size_mb,
         "weights_mb": size.weights_mb,
         "effective_bits": size.effective_bits,
-        "harm": float(frontier.harms[index]),
+        "harm": float(plans.harms[index]),
         "why": [
             {
                 "name": block.name,
@@ -152,13 +139,13 @@ def under_budget(
         ],
         "frontier": [
             {
-                "size_mb": rest + frontier.sizes[i] / MB,
-                "harm": float(frontier.harms[i]),
-                "bits": frontier.bits(i),
+                "size_mb": float(plans.sizes_mb[i]),
+                "harm": float(plans.harms[i]),
+                "bits": plans.frontier.bits(i),
             }
             for i in shown
         ],
-        "frontier_points": len(frontier),
+        "frontier_points": len(plans),
     }
 
 

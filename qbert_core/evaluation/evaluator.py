@@ -36,6 +36,7 @@ from qbert_core.quantization import (
     Plan,
     Quantizer,
     errors_by_count,
+    errors_by_width,
     group_anatomy,
     plan_size,
     preset_named,
@@ -161,6 +162,10 @@ class Evaluator:
     def errors_by_count(self, site: str, bits: int, counts: Sequence[int]) -> tuple[float, ...]:
         """The mean squared error of a site's weights split into each of `counts` groups."""
         return errors_by_count(self._weight(site), bits, counts)
+
+    def errors_by_width(self, site: str, groups: int, widths: Sequence[int]) -> tuple[float, ...]:
+        """The mean squared error of a site's weights, in `groups` groups, at each of `widths` bits."""
+        return errors_by_width(self._weight(site), groups, widths)
 
     def _weight(self, name: str) -> Tensor:
         """A site's weights, (rows, columns)."""

@@ -1,6 +1,12 @@
 """What can be quantized, to how many bits, how large it is then, and what its weights become."""
 
-from qbert_core.quantization.anatomy import GroupAnatomy, errors_by_count, group_anatomy
+from qbert_core.quantization.anatomy import (
+    GroupAnatomy,
+    errors_by_count,
+    errors_by_width,
+    group_anatomy,
+    squared_error,
+)
 from qbert_core.quantization.plan import Plan, SitePlan
 from qbert_core.quantization.presets import preset_named, presets
 from qbert_core.quantization.quantizer import fake_quantize, group_ranges
@@ -24,6 +30,7 @@ __all__ = [
     "SitePlan",
     "calibrate",
     "errors_by_count",
+    "errors_by_width",
     "fake_quantize",
     "fp32_size",
     "group_anatomy",
@@ -32,4 +39,5 @@ __all__ = [
     "preset_named",
     "presets",
     "sites_of",
+    "squared_error",
 ]

@@ -90,6 +90,16 @@ def errors_by_count(weight: Tensor, bits: int, counts: Sequence[int]) -> tuple[f
     return tuple(squared_error(weight, bits, count) for count in counts)
 
 
+def errors_by_width(weight: Tensor, groups: int, widths: Sequence[int]) -> tuple[float, ...]:
+    """The mean of (w' - w)^2 over a whole (rows, columns) weight in `groups` groups, at each of `widths` bits.
+
+    Raises `InputError` for bits other than 1..8 or a count below 1.
+    """
+    for width in widths:
+        _check(width, groups)
+    return tuple(squared_error(weight, width, groups) for width in widths)
+
+
 def squared_error(weight: Tensor, bits: int, groups: int) -> float:
     """Mean of (w' - w)^2, summed in float64."""
     moved = fake_quantize(weight, bits, groups).sub_(weight)

@@ -13,6 +13,7 @@ from app.table import (
     FP32,
     MIXED,
     by_layer,
+    edited_locks,
     edited_plan,
     embedding_table,
     everywhere,
@@ -50,7 +51,8 @@ def names(layer: int, kind: str | None = None) -> set[str]:
 
 def test_a_preset_as_tables() -> None:
     layers = layer_table(PRESETS["qbert-mp-2-4"], SITES)
-    assert list(layers.columns) == ["Layer", "Attention", "FFN", "Groups"]
+    assert list(layers.columns) == ["Layer", "Attention", "FFN", "Groups", "Lock"]
+    assert not layers["Lock"].any()
     assert list(layers["Layer"]) == ["L1", "L2", "L3"]
     assert list(layers["Attention"]) == list(layers["FFN"])
     assert set(layers["Attention"]) == {"2", "4"}
@@ -97,6 +99,14 @@ def test_edits_of_both_tables_add_up() -> None:
     assert list(embedding_table(plan, SITES)["Bits"]) == ["4", "8", "8"]
     assert list(embedding_table(plan, SITES)["Groups"]) == [128, 128, 1]
     assert plan.activation_bits == START.activation_bits
+
+
+@given(st.sets(st.integers(0, 5)), st.dictionaries(st.integers(0, 5), st.booleans()))
+def test_locks_are_those_there_were_and_the_edits(locked: set[int], edits: dict[int, bool]) -> None:
+    cells = {layer: {"Lock": lock, "FFN": "2"} for layer, lock in edits.items()} | {6: {"FFN": "3"}}
+    found = edited_locks(locked, cells)
+    assert found == {layer for layer in range(7) if edits.get(layer, layer in locked)}
+    assert list(layer_table(START, SITES, found)["Lock"]) == [layer in found for layer in range(3)]
 
 
 def test_no_edit_is_the_same_plan() -> None:

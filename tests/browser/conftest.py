@@ -95,18 +95,25 @@ class Visit:
 
     def edit(self, row: int, column: str, bits: str) -> None:
         """Choose `bits` in a cell of the layer table (a canvas), by keyboard."""
-        table = self.page.get_by_test_id("stDataFrame").first
-        table.scroll_into_view_if_needed()
-        box = table.bounding_box()
-        assert box is not None
-        across = {"Attention": 0.28, "FFN": 0.6}[column]
-        self.page.mouse.click(box["x"] + across * box["width"], box["y"] + ROW * (row + 1) + ROW / 2)
+        self._click({"Attention": 0.28, "FFN": 0.54}[column], row)
         self.page.wait_for_timeout(300)
         self.page.keyboard.press("Enter")
         self.page.wait_for_timeout(600)
         self.page.keyboard.type(bits)
         self.page.wait_for_timeout(300)
         self.page.keyboard.press("Enter")
+
+    def click_lock(self, row: int) -> None:
+        """Lock a row of the layer table, or open it."""
+        self._click(0.93, row)
+
+    def _click(self, across: float, row: int) -> None:
+        """A cell of the layer table by its place, as a share of the table's width."""
+        table = self.page.get_by_test_id("stDataFrame").first
+        table.scroll_into_view_if_needed()
+        box = table.bounding_box()
+        assert box is not None
+        self.page.mouse.click(box["x"] + across * box["width"], box["y"] + ROW * (row + 1) + ROW / 2)
 
 
 @pytest.fixture

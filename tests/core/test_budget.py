@@ -144,12 +144,12 @@ def test_harm_is_half_the_curvature_times_the_squared_perturbation(
     found = sensitivity(model, granularity)
     for unit, block in zip(units_of(model, found, [2, 4, 32], 3), found.blocks, strict=True):
         assert unit.name == block.name
-        sites = sites_of_unit(model, unit.name)
+        sites = sites_of_unit(model.config, unit.name)
         for choice in unit.choices:
             moved = 0.0
             if choice.bits < 32:
                 for site in sites:
-                    weight = model.weights[f"{site}.weight"].double()
+                    weight = model.weights[site.parameter].double()
                     quantized = fake_quantize(weight.float(), choice.bits, 3)
                     moved += float(((weight - quantized.double()) ** 2).sum())
             assert choice.harm == pytest.approx(0.5 * block.omega * moved, rel=1e-5)
@@ -204,7 +204,7 @@ def test_the_command_keeps_the_budget_and_misses_no_better_plan(
             assert point["size_mb"] > budget
     assert made["harm"] == pytest.approx(sum(row["harm"] for row in made["why"]))
     for row in made["why"]:
-        assert {plan.sites[site].bits for site in sites_of_unit(model, row["name"])} == {row["bits"]}
+        assert {plan.sites[s.name].bits for s in sites_of_unit(model.config, row["name"])} == {row["bits"]}
 
 
 def test_exactly_the_size_of_a_plan_is_enough_for_it(folder: Path, model: Checkpoint, tmp_path: Path) -> None:

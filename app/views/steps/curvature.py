@@ -25,12 +25,11 @@ from app.lessons.settings import Settings
 from app.plain import plain
 from app.sessionjobs import own_jobs, start_job
 from app.sweeps import finished_sensitivity
-from app.trainingdata import check_training_data, training_data_input
+from app.trainingdata import accepted, training_data_input
 from app.views.steps.base import HIDDEN, Step
 from app.workspace import DEMO
 from qbert_core.allocation import rank
 from qbert_core.curvature import Sensitivity
-from qbert_core.errors import InputError
 
 RUNS, SHARE = 3, 0.1  # a small analysis: a class waits for it
 DISTANCE = 0.1  # of the step whose cost is told
@@ -160,12 +159,8 @@ class Analysis:
             f"Compute a small one: {RUNS} runs of {fmt_percent(SHARE, 0)}", icon=":material/play_arrow:",
             help="λ of every layer on random draws of the training data, as page Sensitivity does",
         ):  # fmt: skip
-            try:
-                check_training_data(workspace.task, data)
-            except InputError as error:
-                st.error(plain(str(error)), icon=":material/error:")
+            if not accepted(workspace.task, data):
                 return
-            st.session_state["train"] = data
             arguments = [
                 "sensitivity", workspace.source.model, "--task", workspace.task.name, "--train", data,
                 "--runs", str(RUNS), "--fraction", str(SHARE), "--block", "layer",

@@ -1,0 +1,133 @@
+"""A size budget on page Bits: the plan of least predicted harm, and the slider that walks along the frontier."""
+
+from __future__ import annotations
+
+import math
+
+import streamlit as st
+
+from app import state
+from app.allocating import Harm, Objective, harm, objectives
+from app.figures import fmt_error, layer_label
+from app.plain import plain
+from app.registries import live
+from app.sessionjobs import own_jobs
+from app.workspace import Workspace
+from qbert_core.allocation import PlanFrontier
+from qbert_core.errors import InputError
+from qbert_core.quantization import Plan, plan_size
+
+WIDTHS = (2, 3, 4, 8)  # bits
+SLIDER = "budget-mb"
+STEPS = 100  # of the slider, or up to ten times as many
+LOOK = 0.3  # seconds between looks, while the weights are looked at
+
+
+def budget_panel(workspace: Workspace, current: state.Tuning) -> None:
+    """The slider, the button and what they go by."""
+    head, options = st.columns([5, 2], vertical_alignment="bottom", gap="small")
+    known = objectives(workspace, own_jobs())
+    with options.popover("By", icon=":material/balance:", width="stretch"):
+        objective, widths = _options(known)
+    found, problem = None, ""
+    try:
+        found = _harm(workspace, current, objective)
+        frontier = found.frontier(current.plan, widths) if found else None
+    except InputError as error:
+        frontier, problem = None, str(error)
+    size = plan_size(workspace.checkpoint.config, current.plan).size_mb
+    with head:
+        budget = _slider(current, frontier, size)
+    st.button(
+        "Allocate for me", icon=":material/auto_awesome:", key="allocate", width="stretch", disabled=frontier is None,
+        help="The bits of least predicted harm at this size; locked layers and the embedding tables stay",
+        on_click=lambda: _allocate(current, frontier, budget),
+    )  # fmt: skip
+    _said(workspace, current, objective, found, frontier, problem)
+
+
+def _harm(workspace: Workspace, current: state.Tuning, objective: Objective) -> Harm | None:
+    """The weights are looked at when the plan's own numbers are there: those come first."""
+    ready = live().settled(workspace, current.plan)
+    return harm(workspace, current.plan, objective, current.locked, ask=ready)
+
+
+def _options(known: list[Objective]) -> tuple[Objective, tuple[int, ...]]:
+    names = [objective.name for objective in known]
+    if st.session_state.get("budget-objective") not in names:
+        st.session_state["budget-objective"] = names[0]
+    name = st.selectbox(
+        "Predicted harm", names, key="budget-objective", persist_state="session",
+        help="½ s |W − Q(W)|², summed over the layers: s is Ω of a finished analysis (page Sensitivity), or 1",
+    )  # fmt: skip
+    widths = st.pills(
+        "Bits a layer may get", WIDTHS, selection_mode="multi", default=WIDTHS, key="budget-widths",
+        persist_state="session",
+    )  # fmt: skip
+    return known[names.index(name)], tuple(widths)
+
+
+def _slider(current: state.Tuning, frontier: PlanFrontier | None, size: float) -> float:
+    """The budget in MB, at first the `size` of the plan."""
+    low, high = (float(frontier.sizes_mb[0]), float(frontier.sizes_mb[-1])) if frontier else (0.0, 0.0)
+    if frontier is None or low == high:
+        st.slider("Size budget, MB", 0.0, 2 * size, size, format="%.2f", disabled=True, key="budget-none")
+        return size
+    if st.session_state.get("budget-plan") != current.plan.digest or SLIDER not in st.session_state:
+        st.session_state[SLIDER] = size  # the plan was changed elsewhere
+    st.session_state[SLIDER] = min(max(float(st.session_state[SLIDER]), low), high)
+    digits = max(0, math.ceil(math.log10(STEPS / (high - low))))
+    return st.slider(
+        "Size budget, MB", low, high, step=10.0**-digits, format=f"%.{digits}f", key=SLIDER,
+        help="Move it: the bits follow, at every size those of least predicted harm",
+        on_change=lambda: _allocate(current, frontier, float(st.session_state[SLIDER])),
+    )  # fmt: skip
+
+
+def _allocate(current: state.Tuning, frontier: PlanFrontier | None, budget: float) -> None:
+    if frontier is None or budget < frontier.sizes_mb[0]:
+        return  # from a button that was replaced meanwhile
+    plan = frontier.plan(frontier.best(budget), f"budget {budget:.2f} MB")
+    state.change(current, plan)
+    current.allocated.add(plan.digest)
+    # the slider stays where it was put, though the plan may be a little smaller
+    st.session_state["budget-plan"] = plan.digest
+
+
+def _said(
+    workspace: Workspace,
+    current: state.Tuning,
+    objective: Objective,
+    found: Harm | None,
+    frontier: PlanFrontier | None,
+    problem: str,
+) -> None:
+    """One line of what the prediction says, always there."""
+    if problem:
+        st.caption(plain(problem))
+        return
+    if found is None or frontier is None:
+        st.caption("Looking at the weights …")
+
+        @st.fragment(run_every=LOOK)
+        def look() -> None:
+            try:
+                ready = _harm(workspace, current, objective) is not None
+            except InputError:
+                ready = True  # the page says it
+            if ready:
+                st.rerun()
+
+        look()
+        return
+    now = found.of(current.plan)
+    best = float(frontier.harms[frontier.best(max(_size(found, current.plan), float(frontier.sizes_mb[0])))])
+    locked = ", ".join(layer_label(layer) for layer in sorted(current.locked))
+    words = f"Predicted harm {fmt_error(now)}"
+    words += ", the least at this size" if now <= best * (1 + 1e-9) else f"; {fmt_error(best)} is possible"
+    words += f". By {objective.basis}"
+    st.caption(plain(f"{words}{f'; locked: {locked}' if locked else ''}."))
+
+
+def _size(found: Harm, plan: Plan) -> float:
+    return plan_size(found.config, plan).size_mb
