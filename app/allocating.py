@@ -42,7 +42,13 @@ def objectives(workspace: Workspace, jobs: Sequence[Job]) -> list[Objective]:
                 Objective(name, weights, f"Ω of {_runs(document)}, n = {document['examples']:,} each")
             )
     layers = tuple((block.name, 1.0) for block in blocks_of(config, "layer"))
-    found.append(Objective("Error of the weights", layers, "the error of the weights alone"))
+    found.append(
+        Objective(
+            "Error of the weights",
+            layers,
+            "the error of the weights alone; an analysis on page Sensitivity adds curvature",
+        )
+    )
     return found
 
 

@@ -73,9 +73,12 @@ def _slider(current: state.Tuning, frontier: PlanFrontier | None, size: float) -
     if frontier is None or low == high:
         st.slider("Size budget, MB", 0.0, 2 * size, size, format="%.2f", disabled=True, key="budget-none")
         return size
-    if st.session_state.get("budget-plan") != current.plan.digest or SLIDER not in st.session_state:
-        st.session_state[SLIDER] = size  # the plan was changed elsewhere
-    st.session_state[SLIDER] = min(max(float(st.session_state[SLIDER]), low), high)
+    # Set only where it must be: what the script sets, the browser takes over, even in the middle of a move.
+    elsewhere = st.session_state.get("budget-plan") != current.plan.digest or SLIDER not in st.session_state
+    wanted = size if elsewhere else float(st.session_state[SLIDER])
+    if elsewhere or not low <= wanted <= high:
+        st.session_state[SLIDER] = min(max(wanted, low), high)
+        st.session_state["budget-plan"] = current.plan.digest
     digits = max(0, math.ceil(math.log10(STEPS / (high - low))))
     return st.slider(
         "Size budget, MB", low, high, step=10.0**-digits, format=f"%.{digits}f", key=SLIDER,

@@ -95,7 +95,7 @@ class Visit:
 
     def edit(self, row: int, column: str, bits: str) -> None:
         """Choose `bits` in a cell of the layer table (a canvas), by keyboard."""
-        self._click({"Attention": 0.28, "FFN": 0.54}[column], row)
+        self._click({"Attention": 0.28, "FFN": 0.5}[column], row)
         self.page.wait_for_timeout(300)
         self.page.keyboard.press("Enter")
         self.page.wait_for_timeout(600)
@@ -105,7 +105,7 @@ class Visit:
 
     def click_lock(self, row: int) -> None:
         """Lock a row of the layer table, or open it."""
-        self._click(0.93, row)
+        self._click(0.91, row)
 
     def _click(self, across: float, row: int) -> None:
         """A cell of the layer table by its place, as a share of the table's width."""

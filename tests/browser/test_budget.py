@@ -30,7 +30,7 @@ def bits(plan: Plan, layer: int) -> set[int]:
 def page(visit) -> Visit:
     seen = visit()
     seen.state()
-    expect(seen.page.locator(".st-key-allocate button")).to_be_enabled()
+    expect(seen.page.locator(".st-key-allocate button").first).to_be_enabled()
     return seen
 
 
@@ -38,7 +38,7 @@ def test_the_slider_changes_every_layer_but_the_locked_one(page: Visit) -> None:
     page.click_lock(2)
     expect(page.page).to_have_url(re.compile(r"[?&]locks=3(&|$)"))
     expect(page.page.get_by_text("locked: L3")).to_be_visible()
-    thumb = page.page.locator(".st-key-budget-mb").get_by_role("slider")
+    thumb = page.page.locator(".st-key-budget-mb").get_by_role("slider").first
     thumb.focus()
     before = urlsplit(page.page.url).query
     thumb.press("Home")  # the smallest plan
@@ -56,7 +56,7 @@ def test_the_slider_changes_every_layer_but_the_locked_one(page: Visit) -> None:
 
 
 def test_allocate_for_me_keeps_the_size_and_undo_takes_it_back(page: Visit) -> None:
-    page.page.locator(".st-key-allocate button").click()
+    page.page.locator(".st-key-allocate button").first.click()
     expect(page.page.get_by_text("the least at this size")).to_be_visible()
     plan = linked(page)
     page.expect_plan(plan)
