@@ -69,6 +69,6 @@ if st.session_state.pop("go_to_bits", False):
 if st.session_state.pop("go_to_attention", False):
     st.switch_page(attention_page)
 st.html(STYLE)
-with_jobs = (sensitivity_page, compare_page, landscape_page, finetune_page, export_page, learn_page)
+with_jobs = (bits_page, sensitivity_page, compare_page, landscape_page, finetune_page, export_page, learn_page)
 sidebar({shows.url_path: shows for shows in with_jobs})
 page.run()

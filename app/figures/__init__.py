@@ -26,6 +26,8 @@ from .palette import (
     MISSING,
     Palette,
     colours_for,
+    fmt_correlation,
+    fmt_correlation_interval,
     fmt_count,
     fmt_error,
     fmt_interval,
@@ -43,6 +45,7 @@ from .palette import (
 )
 from .parts import part_bars, part_label
 from .plans import PlanKind, PlanPoint, pareto
+from .predicted import PredictedRow, predicted_scatter
 from .rows import SweepRow, row_key
 from .samples import RESIDUAL_LIMIT, lambda_samples
 from .scatter import size_accuracy_scatter
@@ -65,6 +68,7 @@ __all__ = [
     "PlanKind",
     "PlanPoint",
     "Point",
+    "PredictedRow",
     "Quantized",
     "SiteBits",
     "Spectrum",
@@ -80,6 +84,8 @@ __all__ = [
     "enlarged",
     "epoch_metric",
     "error_steps",
+    "fmt_correlation",
+    "fmt_correlation_interval",
     "fmt_count",
     "fmt_error",
     "fmt_interval",
@@ -107,6 +113,7 @@ __all__ = [
     "pareto",
     "part_bars",
     "part_label",
+    "predicted_scatter",
     "rank_confidence",
     "row_key",
     "setting_marks",
