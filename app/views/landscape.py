@@ -19,7 +19,7 @@ from app.figures import (
     layer_label,
 )
 from app.jobs import Job
-from app.jobwords import share_done, start_words
+from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.planfiles import plan_path, write_plan
@@ -218,7 +218,7 @@ def _truth(document: dict[str, Any]) -> None:
     st.caption(
         f"{_move(quantized, layer)} {values}. {_bend(document['eigenvalues'])}"
         f"{fmt_count(document['examples'])} examples, {fmt_count(document['evaluations'])} measurements of the loss, "
-        f"{document['hvp_count']} Hessian-vector products, {document['seconds']:.0f} s."
+        f"{fmt_count(document['hvp_count'])} Hessian-vector products, {fmt_seconds(document['seconds'])}."
     )
 
 
