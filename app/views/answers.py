@@ -22,7 +22,8 @@ STYLE = """<style>
 .answers table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;margin-top:.35rem}
 .answers th{font-size:.75rem;font-weight:400;opacity:.8;text-align:left;padding:.1rem .4rem .1rem 0}
 .answers td{padding:.12rem .4rem .12rem 0;white-space:nowrap}
-.answers td.p{width:36%;padding-left:.35rem;border:1px solid color-mix(in srgb,currentColor 14%,transparent)}
+.answers td.p{width:36%;padding-left:.35rem;border:1px solid color-mix(in srgb,currentColor 14%,transparent);
+  background-repeat:no-repeat}
 .answers td.chosen{font-weight:600}
 .answers .entity{border-radius:4px;padding:.05rem .25rem;margin:0 .05rem}
 .answers .entity small{font-size:.6875rem;font-weight:600;margin-left:.3rem;opacity:.85}
@@ -81,7 +82,7 @@ def _classes(labels: Sequence[str], item: Item, both: Both, colours: Palette) ->
 def _probability(reading: Reading | None, label: int, chosen: bool, colours: Palette) -> str:
     """A cell with a bar as long as the probability; the answer is marked in writing too."""
     share = None if reading is None else float(reading.certainty.probabilities[label])
-    bar = "" if share is None else f"background:{_bar(colours.attention, share)}"
+    bar = "" if share is None else f"background-image:{_bar(colours.attention, share)}"
     text = f"{fmt_probability(share) if share is not None else '…'}{' ✓' if chosen else ''}"
     return f'<td class="p{" chosen" if chosen else ""}" style="{bar}">{text}</td>'
 

@@ -9,6 +9,8 @@ import streamlit as st
 
 from app import state
 from app.figures import (
+    SURFACE_HEIGHT,
+    empty_figure,
     fmt_count,
     fmt_lambda,
     fmt_loss,
@@ -34,6 +36,7 @@ POLL = 0.5
 CURRENT = "current plan"
 NORMALISE = {"none": "unit", "filter": "filter"}
 GRIDS = (11, 21, 31, 41)
+WAITING = "The first points will be drawn here."
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,13 @@ def _figures(job: Job | None) -> None:
     document = (job.result or job.partial) if job else None
     dark = state.dark()
     left, right = st.columns(2, gap="medium")
+    if job and job.active and not document:
+        for side, name in ((left, "landscape-surface"), (right, "landscape-contour")):
+            with side:
+                show_kept(
+                    name, ("waiting", dark), lambda: empty_figure(WAITING, dark=dark, height=SURFACE_HEIGHT)
+                )
+        return
     with left:
         # a chart that changes is built anew, its camera too: only when there is more to see
         seen = (job.arguments, known_grid(document), dark) if job and document else dark
