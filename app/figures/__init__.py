@@ -19,7 +19,7 @@ from .heatmap import kl_heatmap
 from .histogram import weight_histogram
 from .history import Check, stability_history
 from .holdings import Holding, holding_bars
-from .landscape import Landscape, Quantized, known_grid
+from .landscape import SURFACE_HEIGHT, Landscape, Quantized, known_grid
 from .methods import LayerKL, kl_by_layer
 from .omega import omega_bars
 from .palette import (
@@ -53,6 +53,7 @@ from .training import Point, epoch_metric, loss_curve
 __all__ = [
     "MISSING",
     "RESIDUAL_LIMIT",
+    "SURFACE_HEIGHT",
     "WINDOW",
     "BlockSensitivity",
     "Check",

@@ -206,7 +206,7 @@ def _heatmap(workspace: Workspace, plan: Plan, chosen: Chosen) -> None:
     def draw() -> None:
         now = measured(workspace, plan)
         state_line(workspace, now)
-        st.markdown("###### Attention KL from fp32, by layer and head: click a cell")
+        st.markdown("## Attention KL from fp32, by layer and head: click a cell")
         kl = (now.result.attention_kl if now.result else None) or ()
         selected = (chosen.layer, chosen.head)
         dark = state.dark()
@@ -236,7 +236,7 @@ def _answers(workspace: Workspace, example: Example, look: Look) -> None:
 
 def _maps(workspace: Workspace, plan: Plan, look: Look | None, chosen: Chosen) -> None:
     seen = look.inspection if look else None
-    st.markdown(f"###### {layer_label(chosen.layer)}, head {chosen.head + 1}: what each token looks at")
+    st.markdown(f"## {layer_label(chosen.layer)}, head {chosen.head + 1}: what each token looks at")
     dark, name = state.dark(), plan.name
     if seen is None:
         shown = st.session_state.get("kept attention-maps")
@@ -284,7 +284,7 @@ def _words(workspace: Workspace, kl: float, tokens: int, chosen: Chosen, windows
 def _methods(workspace: Workspace) -> None:
     """Q-BERT against DirectQ: presets, which are measured when no plan waits."""
     words, pick = st.columns([7, 4], vertical_alignment="bottom", gap="medium")
-    words.markdown("###### Q-BERT (128 groups) against DirectQ (1 range a matrix): attention KL by layer")
+    words.markdown("## Q-BERT (128 groups) against DirectQ (1 range a matrix): attention KL by layer")
     bits = pick.segmented_control(
         "Bits", BITS, default=4, required=True, key="attention-bits", persist_state="session",
         format_func=lambda count: f"{count} bits", label_visibility="collapsed",

@@ -93,16 +93,16 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
     pick, undo, redo, reset = st.columns([4, 1, 1, 1], vertical_alignment="bottom", gap="small")
     pick.selectbox("Start from", options, index=options.index(matching), key=key, on_change=choose)
     undo.button(
-        "", icon=":material/undo:", help="Undo", key="undo", width="stretch",
+        "Undo", icon=":material/undo:", help="Undo", key="undo", width="stretch",
         disabled=not current.undo, on_click=state.step_back, args=(current,),
     )  # fmt: skip
     redo.button(
-        "", icon=":material/redo:", help="Redo", key="redo", width="stretch",
+        "Redo", icon=":material/redo:", help="Redo", key="redo", width="stretch",
         disabled=not current.redo, on_click=state.step_forward, args=(current,),
     )  # fmt: skip
     reset.button(
-        "", icon=":material/restart_alt:", help=f"Back to {workspace.start.name}", key="reset", width="stretch",
-        on_click=state.change, args=(current, workspace.start),
+        "Reset", icon=":material/restart_alt:", help=f"Back to {workspace.start.name}", key="reset",
+        width="stretch", on_click=state.change, args=(current, workspace.start),
     )  # fmt: skip
 
     table = current.table or current.plan
@@ -261,7 +261,7 @@ def _numbers(workspace: Workspace, plan: Plan, *, again: bool) -> None:
     shown: Figure | None = st.session_state.get("kl-shown")
     figure = shown if again and shown else _heatmap(workspace, now.result, now.outdated)
     st.session_state["kl-shown"] = figure
-    st.markdown("###### Attention KL from fp32, by layer and head")
+    st.markdown("## Attention KL from fp32, by layer and head")
     st.plotly_chart(figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl")
 
 
@@ -347,7 +347,7 @@ def _scatter(workspace: Workspace, current: state.Tuning) -> None:
             size_scale="log",
         ),
     )
-    st.markdown("###### Every plan tried: click one to restore it")
+    st.markdown("## Every plan tried: click one to restore it")
 
     def restore() -> None:
         chosen = st.session_state["scatter"]["selection"]["points"]

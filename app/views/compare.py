@@ -27,7 +27,7 @@ from app.figures import (
     setting_marks,
 )
 from app.jobs import Job
-from app.jobwords import start_words
+from app.jobwords import fmt_seconds, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.registries import jobs
@@ -273,7 +273,7 @@ def _progress(job: Job, rows: list[dict[str, Any]]) -> str:
     text = f"{job.done} of {job.total} rows"
     left = seconds_left(rows, job.total, "--finetune" in job.arguments)
     if left is not None:
-        text += f", about {_duration(left)} to go"
+        text += f", about {fmt_seconds(left)} to go"
     if running:
         name = quoted(str(running["name"]))
         if running["finetuned"]:
@@ -285,18 +285,12 @@ def _progress(job: Job, rows: list[dict[str, Any]]) -> str:
     return text
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 def _summary(workspace: Workspace, document: dict[str, Any]) -> str:
     """What the rows were measured on, for whoever wants to repeat it."""
     many = WORDS[workspace.task.name].many
     said = (
         f"{len(document['rows'])} rows, each on the same {fmt_count(document['data']['examples'])} {many}, in "
-        f"{_duration(document['seconds'])}. Activation ranges from {document['calibration']['examples']} examples."
+        f"{fmt_seconds(document['seconds'])}. Activation ranges from {document['calibration']['examples']} examples."
     )
     if document["sensitivity"]:
         found = document["sensitivity"]
@@ -419,7 +413,7 @@ def _table(
                 "95 % of it": fmt_points_interval(*row["difference"]["interval"]),
                 "Size": fmt_mb(row["size_mb"]),
                 "Smaller": fmt_ratio(row["compression"]),
-                "Stored bits": f"{row['effective_bits']:.2f}",
+                "Effective bits": f"{row['effective_bits']:.2f}",
                 "KL": fmt_kl(row["attention_kl_mean"]),
                 "Finetuned": epochs(row["epochs"]) if row["finetuned"] else "no",
                 "Seed": row["seed"],
@@ -451,7 +445,7 @@ def _table(
             ),
             "95 % of it": st.column_config.TextColumn(help="Paired bootstrap over the examples"),
             "Smaller": st.column_config.TextColumn(help="fp32 size over this size; ranges included"),
-            "Stored bits": st.column_config.TextColumn(help="A weight; embeddings and ranges included"),
+            "Effective bits": st.column_config.TextColumn(help="Stored bits a weight; embeddings and ranges included"),
             "KL": st.column_config.TextColumn(help="Attention KL from fp32, mean of all heads, nats"),
             "Seed": st.column_config.NumberColumn(
                 help="Of the finetuning; where there was none, of the bootstrap"
@@ -463,7 +457,7 @@ def _table(
 def _reported(workspace: Workspace, experiment: Experiment) -> None:
     """The paper's own numbers. Never in a figure or table with ours."""
     task = workspace.task.name
-    st.markdown("###### Reported by the paper")
+    st.markdown("## Reported by the paper")
     tables = {"methods": METHODS, "groups": GROUPS}
     rows = tables[experiment].get(task) if experiment in tables else None
     title = WORDS[task].title.split(":")[0]
@@ -503,7 +497,7 @@ def _reported_row(experiment: Experiment, row: ReportedRow, heads: tuple[str, ..
 
 def _attention(workspace: Workspace, rows: list[dict[str, Any]]) -> None:
     """DirectQ and Q-BERT at the same bits: how far attention moves in every layer."""
-    st.markdown("###### Attention KL from fp32 by layer, not finetuned")
+    st.markdown("## Attention KL from fp32 by layer, not finetuned")
     chart, words = st.columns([7, 4], gap="medium")
     with words:
         bits = st.segmented_control(

@@ -20,7 +20,7 @@ from app.figures import (
     omega_bars,
 )
 from app.jobs import Job
-from app.jobwords import share_done, start_words, time_left
+from app.jobwords import fmt_seconds, share_done, start_words, time_left
 from app.kept import show_kept
 from app.plain import plain
 from app.sessionjobs import cancel_job, own_jobs, start_job
@@ -159,7 +159,8 @@ def _status(job: Job) -> None:
         worst = max(r for block in document["blocks"] for r in block["residuals"])
         words = (
             f"{document['runs']} runs of {document['examples']} examples each, {document['hvp_count']} Hessian-vector "
-            f"products in {document['seconds']:.0f} s; every eigenvalue's residual is at most {fmt_percent(worst)}."
+            f"products in {fmt_seconds(document['seconds'])}; every eigenvalue's residual is at most "
+            f"{fmt_percent(worst)}."
         )
         if document["stopped"] == "stable":
             words = f"The ranking is stable: no more of the {job.option('--runs')} runs were needed. {words}"
@@ -227,14 +228,14 @@ def _figures(
     dark, layers = state.dark(), workspace.checkpoint.config.layers
     left, right = st.columns(2, gap="medium")
     with left:
-        st.markdown("###### λ of every run")
+        st.markdown("## λ of every run")
         show_kept(
             "samples",
             (blocks, dark, layers, embedding),
             lambda: lambda_samples(blocks, dark=dark, layers=layers, embedding=embedding),
         )
     with right:
-        st.markdown("###### Ω and its rank")
+        st.markdown("## Ω and its rank")
         show_kept(
             "omega",
             (blocks, dark, layers, embedding, high),
@@ -260,7 +261,7 @@ def _proposal(
     layers = len(proposal)
     table, choice = st.columns([3, 2], gap="medium")
     with choice:
-        st.markdown("###### Bits that follow")
+        st.markdown("## Bits that follow")
         st.segmented_control(
             "Bits", list(PAIRS), default=next(iter(PAIRS)), required=True, key="rank-pair",
             persist_state="session",
@@ -274,7 +275,7 @@ def _proposal(
         plan = _plan(workspace, proposal)
         size = plan_size(workspace.checkpoint.config, plan)
         st.caption(
-            f"{fmt_mb(size.size_mb)}, {size.effective_bits:.2f} stored bits a weight; embeddings stay as they are."
+            f"{fmt_mb(size.size_mb)}, {size.effective_bits:.2f} effective bits; embeddings stay as they are."
         )
         if st.button("Apply these bits", icon=":material/check:", type="primary", width="stretch"):
             current = state.tuning(workspace)
@@ -284,7 +285,7 @@ def _proposal(
             st.rerun()
     with table:
         runs = f"{sensitivity.runs} complete run{'s' if sensitivity.runs > 1 else ''}"
-        st.markdown(f"###### Ranking, from {runs}")
+        st.markdown(f"## Ranking, from {runs}")
         rule = RULES[st.session_state.get("rank-rule") or next(iter(RULES))]
         by_layer = {block.layer: block for block in sensitivity.blocks}
         order = [layer for layer, _ in rank(sensitivity, rule)]
