@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qbert_core.cli import refine
 from qbert_core.cli.inputs import read_json, whole_numbers
 from qbert_core.cli.parser import Commands
 from qbert_core.cli.progress import warn
@@ -33,11 +34,13 @@ def allocate_command(args: argparse.Namespace) -> dict[str, Any]:
 
     --high K: the K layers that --rule ranks first get the higher of two widths. --budget-mb X: every block of
     the sensitivity gets one of the widths so that the predicted harm, the sum of s |W - Q(W)|^2 / 2 over the
-    blocks, is the least that X MB allow; s is Omega, |mean| or the mean trace, as --rule says.
+    blocks, is the least that X MB allow; s is Omega, |mean| or the mean trace, as --rule says. With --refine N
+    that plan, or --plan, is made better by measuring up to N others of at most X MB.
     """
     from qbert_core.checkpoints import load_checkpoint
     from qbert_core.curvature import Sensitivity
 
+    refine.check(args)
     checkpoint = load_checkpoint(args.model)
     sensitivity = Sensitivity.from_json(read_json(args.sensitivity))
     bits = whole_numbers(args.bits, "--bits")
@@ -48,9 +51,12 @@ def allocate_command(args: argparse.Namespace) -> dict[str, Any]:
         )
     if sensitivity.model not in (None, checkpoint.fingerprint):
         warn(f"{args.sensitivity} was computed for another model")
-    if args.high is None:
-        return under_budget(args, checkpoint, sensitivity, bits)
-    return by_rank(args, checkpoint, sensitivity, bits)
+    if args.high is not None:
+        return by_rank(args, checkpoint, sensitivity, bits)
+    if args.plan is not None:
+        return refine.refined(args, checkpoint, sensitivity, bits, None)
+    found = under_budget(args, checkpoint, sensitivity, bits)
+    return found if args.refine is None else refine.refined(args, checkpoint, sensitivity, bits, found)
 
 
 def by_rank(
@@ -165,6 +171,7 @@ def add(commands: Commands) -> None:
     c.add_argument("--rule", choices=tuple(METHODS), default="omega")
     c.add_argument("--groups", type=int, default=128)
     c.add_argument("--embedding-bits", type=int, default=8)
+    refine.add_options(c)
 
 
 def budget(text: str) -> float:

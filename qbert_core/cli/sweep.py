@@ -18,17 +18,20 @@ if TYPE_CHECKING:
     from qbert_core.tasks import Examples, Task
 
 SWEEP_RUNS, SWEEP_EXAMPLES = 10, 64  # of the sensitivity that a sweep computes: runs, examples a run
+WIDTHS = "2,3,4,8"  # of the plans of --frontier
 
 
 def sweep_command(args: argparse.Namespace) -> dict[str, Any]:
     """The paper's experiments: many plans measured, with finetuning off and, if wanted, on.
 
-    --limit holds for --data and --train alike.
+    --limit holds for --data and --train alike. --frontier M measures plans of least predicted harm and M random
+    ones, and says how well each rule's prediction ranks them (`ranks`).
     """
     from qbert_core.allocation import experiments
     from qbert_core.checkpoints import load_checkpoint
     from qbert_core.evaluation import calibration
-    from qbert_core.quantization import calibrate
+    from qbert_core.quantization import calibrate, preset_named
+    from qbert_core.runtime import frontier
     from qbert_core.runtime.store import Store
     from qbert_core.runtime.sweep import Finetuning, sweep
     from qbert_core.tasks import task_named
@@ -53,7 +56,7 @@ def sweep_command(args: argparse.Namespace) -> dict[str, Any]:
         train = task.examples(read_table(args.train, split="train", limit=args.limit), checkpoint, args.train)
     if args.finetune and train is not None:
         finetuning = Finetuning(train, recipe, tuple(seeds))
-    sensitivity = None
+    sensitivity, study = None, None
     if args.methods:
         experiment = "methods"
         sensitivity = sweep_sensitivity(args, checkpoint, task, train)
@@ -62,6 +65,13 @@ def sweep_command(args: argparse.Namespace) -> dict[str, Any]:
         experiment = "groups"
         counts = [count.strip() for count in args.groups.split(",")]
         variants = experiments.group_counts(config, task.name, counts, plan)
+    elif args.frontier is not None:
+        experiment = "frontier"
+        sensitivity = sweep_sensitivity(args, checkpoint, task, train)
+        widths = whole_numbers(WIDTHS if args.bits is None else args.bits, "--bits")
+        start = plan or preset_named(config, task.name, "qbert-4")
+        study = frontier.study(checkpoint, task, sensitivity, start, widths, args.frontier, args.seed)
+        variants = study.variants
     elif args.modules:
         experiment = "modules"
         variants = experiments.modules(config, task.name)
@@ -79,10 +89,16 @@ def sweep_command(args: argparse.Namespace) -> dict[str, Any]:
         Store(),
         seed=args.seed,
         attention=args.attention,
+        losses=study is not None,
         finetuning=finetuning,
-        events=Progress(),
+        events=Progress() if study is None else frontier.Told(Progress(), study),
         warn=warn,
     )
+    written = [row.to_json() for row in rows]
+    ranked: dict[str, Any] = {}
+    if study is not None:
+        written = [frontier.with_prediction(row, study) for row in written]
+        ranked = {"ranks": frontier.ranks(study, rows, seed=args.seed)}
     return {
         "experiment": experiment,
         "model": checkpoint.fingerprint,
@@ -96,29 +112,39 @@ def sweep_command(args: argparse.Namespace) -> dict[str, Any]:
         "calibration": {"source": ranges.source, "examples": ranges.examples, "digest": ranges.digest},
         "sensitivity": None if sensitivity is None else sensitivity.to_json(),
         "finetuning": None if finetuning is None else {"recipe": asdict(recipe), "seeds": seeds},
-        "rows": [row.to_json() for row in rows],
+        "rows": written,
+        **ranked,
         "seconds": time.perf_counter() - started,
     }
 
 
 def check_sweep_options(args: argparse.Namespace) -> None:
     """Raise `InputError` for an option that this experiment does not read, or one that is missing."""
-    own = args.methods and args.sensitivity is None  # a sensitivity must be computed
-    edited = args.groups is not None or args.one_at_a_time
+    ranked = args.methods or args.frontier is not None
+    own = ranked and args.sensitivity is None  # a sensitivity must be computed
+    edited = args.groups is not None or args.one_at_a_time or args.frontier is not None
     for option, given, needs, there in (
-        ("--plan", args.plan is not None, "--groups or --one-at-a-time", edited),
-        ("--sensitivity", args.sensitivity is not None, "--methods", args.methods),
+        ("--plan", args.plan is not None, "--groups or --one-at-a-time, or --frontier", edited),
+        ("--sensitivity", args.sensitivity is not None, "--methods or --frontier", ranked),
+        ("--bits", args.bits is not None, "--frontier", args.frontier is not None),
         ("--high", args.high is not None, "--methods", args.methods),
-        ("--runs", args.runs is not None, "--methods without --sensitivity", own),
-        ("--fraction", args.fraction is not None, "--methods without --sensitivity", own),
+        ("--runs", args.runs is not None, "--methods without --sensitivity, or --frontier so", own),
+        ("--fraction", args.fraction is not None, "--methods without --sensitivity, or --frontier so", own),
         ("--epochs", args.epochs is not None, "--finetune", args.finetune),
         ("--lr", args.lr is not None, "--finetune", args.finetune),
         ("--seeds", args.seeds is not None, "--finetune", args.finetune),
         ("--finetune", args.finetune, "--train", args.train is not None),
-        ("--methods", own, "--sensitivity FILE, or --train to compute one on", args.train is not None),
+        (
+            "--methods" if args.methods else "--frontier",
+            own,
+            "--sensitivity FILE, or --train to compute one on",
+            args.train is not None,
+        ),
     ):
         if given and not there:
             raise InputError(f"{option} needs {needs}")
+    if args.frontier is not None and args.finetune:
+        raise InputError("--frontier ranks plans as they are; leave --finetune out")
 
 
 def sweep_sensitivity(
@@ -175,7 +201,18 @@ def add(commands: Commands) -> None:
     which.add_argument(
         "--one-at-a-time", action="store_true", help="every layer and table alone, and all but it"
     )
-    c.add_argument("--plan", help="whose bits --groups and --one-at-a-time take: a file or a preset's name")
+    which.add_argument(
+        "--frontier",
+        type=int,
+        metavar="M",
+        help="plans of least predicted harm and M random ones: how well does the prediction rank them?",
+    )
+    c.add_argument(
+        "--plan",
+        help="whose bits --groups and --one-at-a-time take, and whose groups and tables --frontier takes: a file "
+        "or a preset's name",
+    )
+    c.add_argument("--bits", metavar="LIST", help=f"widths of the plans of --frontier (default: {WIDTHS})")
     c.add_argument("--train", help="data to calibrate, to finetune and to compute the sensitivity on")
     c.add_argument("--sensitivity", metavar="FILE", help="what the sensitivity command wrote")
     c.add_argument(

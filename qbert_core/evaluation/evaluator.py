@@ -26,6 +26,7 @@ from qbert_core.checkpoints import Checkpoint
 from qbert_core.errors import InputError
 from qbert_core.evaluation.attention import attention_kl
 from qbert_core.evaluation.inspection import Inspection, inspect
+from qbert_core.evaluation.losses import window_losses
 from qbert_core.evaluation.prefix import prefix_keys
 from qbert_core.evaluation.result import Evaluation
 from qbert_core.evaluation.slices import flips
@@ -105,17 +106,19 @@ class Evaluator:
         self._kept_batches = self._that_fit(cache_bytes // 2)
         self._lock = threading.Lock()
 
-    def evaluate(self, plan: Plan, *, attention: bool = True, events: Events | None = None) -> Evaluation:
+    def evaluate(
+        self, plan: Plan, *, attention: bool = True, losses: bool = False, events: Events | None = None
+    ) -> Evaluation:
         """Measure `plan` on every example."""
-        *_, last = self.stream(plan, attention=attention, events=events)
+        *_, last = self.stream(plan, attention=attention, losses=losses, events=events)
         return last
 
     @torch.no_grad()  # as a decorator: it is off again while the reader has its turn
     def stream(
-        self, plan: Plan, *, attention: bool = True, events: Events | None = None
+        self, plan: Plan, *, attention: bool = True, losses: bool = False, events: Events | None = None
     ) -> Iterator[Evaluation]:
         """Measure `plan`, yielding an `Evaluation` after a batch, `MAX_RESULTS` at most; the last one is
-        complete.
+        complete. With `losses` it has every example's loss, too.
 
         Raises `Cancelled` between layers when `events` says so; what was computed until then is
         kept and found by the next evaluation.
@@ -124,7 +127,7 @@ class Evaluator:
         with self._lock:
             started = time.perf_counter()
             size = plan_size(self.checkpoint.config, plan)
-            run = _Run(self, plan, attention, events)
+            run = _Run(self, plan, attention, losses, events)
             total = len(self._order)
             pace = -(-total // MAX_RESULTS)
             for done, index in enumerate(self._order, 1):
@@ -219,10 +222,14 @@ def _finite(logits: Tensor, model: str) -> Tensor:
 class _Run:
     """One evaluation under way: what it has seen so far."""
 
-    def __init__(self, evaluator: Evaluator, plan: Plan, attention: bool, events: Events) -> None:
+    def __init__(
+        self, evaluator: Evaluator, plan: Plan, attention: bool, losses: bool, events: Events
+    ) -> None:
         self._e = evaluator
         self._plan = plan
         self._attention = attention
+        # (sum, count) of each example's windows seen so far
+        self._losses = np.zeros((len(evaluator.examples), 2)) if losses else None
         self._events = events
         config = evaluator.checkpoint.config
         self._config = config
@@ -282,6 +289,9 @@ class _Run:
         logits = _finite(head(self._weights, self._config, state.hidden), f"plan {self._plan.name}")
         outputs = self._e.task.predict(logits, batch)
         self._windows += len(batch)
+        if self._losses is not None:
+            for window, loss in zip(batch.indices, window_losses(self._e.task, logits, batch), strict=True):
+                self._losses[self._owners[window]] += loss
         for window, *both in zip(batch.indices, reference.outputs, outputs, strict=True):
             self._outputs[window] = (both[0], both[1])
             example = int(self._owners[window])
@@ -320,6 +330,7 @@ class _Run:
             baseline=task.score(baseline_grades),
             grades=grades,
             baseline_grades=baseline_grades,
+            losses=None if self._losses is None else self._losses[indices],
             indices=tuple(indices),
             predictions=tuple(a.answer for a in after),
             flips=tuple(

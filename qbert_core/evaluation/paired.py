@@ -1,4 +1,4 @@
-"""How far a plan's metric is from the fp32 model's, on the same examples."""
+"""How far a plan's metric or loss is from another model's, on the same examples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qbert_core.tasks import Task, difference
+from qbert_core.tasks.interval import bootstrap
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,22 @@ def paired_difference(
     mean, interval = difference(task, first, second, seed=seed)
     was, is_now = first[:, 0] == 1, second[:, 0] == 1
     return Difference(mean, interval, int((~was & is_now).sum()), int((was & ~is_now).sum()))
+
+
+def paired_loss(
+    before: Sequence[Sequence[float]], after: Sequence[Sequence[float]], seed: int
+) -> tuple[float, tuple[float, float]] | None:
+    """By how much the mean loss of `after` exceeds that of `before`, nats, with its 95 % interval as above.
+
+    Both are (sum, count) an example, in the same order; None where the task's loss counts nothing in them.
+    """
+    both = np.concatenate([np.array(before, dtype=float), np.array(after, dtype=float)], axis=1)
+    if not both[:, [1, 3]].sum(0).all():
+        return None
+
+    def rise(sums: np.ndarray) -> np.ndarray:
+        counts = np.maximum(sums[:, [1, 3]], 1)  # a resample may hold nothing that counts
+        risen: np.ndarray = sums[:, 2] / counts[:, 1] - sums[:, 0] / counts[:, 0]
+        return risen
+
+    return float(rise(both.sum(0)[None])[0]), bootstrap(both, rise, seed=seed)

@@ -29,6 +29,7 @@ class Evaluation:
     predictions: tuple[Any, ...] = field(repr=False)  # beside indices
     grades: np.ndarray = field(repr=False)  # (n, numbers a grade) of the predictions, as the task gives them
     baseline_grades: np.ndarray = field(repr=False)
+    losses: np.ndarray | None = field(repr=False)  # (n, 2) the plan's: sum in nats, what a mean counts
     flips: tuple[Flip, ...] = field(repr=False)
     attention_kl: tuple[tuple[float, ...], ...] | None = field(repr=False)  # layers x heads, nats
     total: int

@@ -78,7 +78,14 @@ class Measurement:
     grades: tuple[tuple[float, ...], ...]  # the task's, one an example, in the data's order
     predictions: tuple[Any, ...]
     attention_kl: tuple[tuple[float, ...], ...] | None  # layers x heads, nats
+    losses: tuple[tuple[float, ...], ...] | None  # an example: sum in nats, what a mean counts; if asked for
     seconds: float
+
+    @property
+    def loss(self) -> float | None:
+        """Nats, the mean over what the task's loss counts; None where nothing is counted, or not measured."""
+        total, count = np.sum(self.losses, axis=0) if self.losses else (0.0, 0)
+        return float(total / count) if count else None
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -136,6 +143,8 @@ class Row:
             "attention_kl_mean": None if kl is None else float(np.mean(kl)),
             "seconds": measured.seconds,
         }
+        if measured.losses is not None:
+            row |= {"loss": measured.loss, "baseline": {**row["baseline"], "loss": self.baseline.loss}}
         if whole:
             row |= {"plan": plan.to_json(), "attention_kl": kl, "predictions": measured.predictions}
         return row
@@ -171,6 +180,7 @@ def sweep(
     *,
     seed: int,
     attention: bool = False,
+    losses: bool = False,
     finetuning: Finetuning | None = None,
     events: Events | None = None,
     warn: Callable[[str], None],
@@ -186,13 +196,15 @@ def sweep(
     taken from there by the next sweep that asks for it; a training that was killed goes on from its
     state in a folder beside the store. A store that fails costs only the resuming: `warn` gets one line.
 
-    With `attention` every row has its attention KL; a finetuned row always has. `events` gets (rows
-    done, rows in all, {"rows": .., "running": ..}), the rows without their heavy parts.
+    With `attention` every row has its attention KL; a finetuned row always has. With `losses` every row
+    that is not finetuned has its mean loss. `events` gets (rows done, rows in all, {"rows": .., "running":
+    ..}), the rows without their heavy parts.
 
     Raises `Cancelled` when `events` says so, and what `train` and the evaluation raise.
     """
     events = events or Silent()
-    bench = _Bench(checkpoint, task, examples, ranges, Keeping(store, "rows", warn), attention, train)
+    kept = Keeping(store, "rows", warn)
+    bench = Bench(checkpoint, task, examples, ranges, kept, attention=attention, losses=losses, train=train)
     seeds = finetuning.seeds if finetuning else ()
     total = len(variants) * (1 + len(seeds))
     rows: list[Row] = []
@@ -250,7 +262,7 @@ class Inside:
         self._events.check()
 
 
-class _Bench:
+class Bench:
     """Measures plans of one checkpoint, each once for ever."""
 
     def __init__(
@@ -260,14 +272,17 @@ class _Bench:
         examples: Examples,
         ranges: ActivationRanges,
         kept: Keeping,
-        attention: bool,
-        train: Train,
+        *,
+        attention: bool = False,
+        losses: bool = False,
+        train: Train = finetune,
     ) -> None:
         self._checkpoint, self._task, self._examples, self._ranges = checkpoint, task, examples, ranges
-        self._kept, self._attention, self._train = kept, attention, train
+        self._kept, self._attention, self._losses, self._train = kept, attention, losses, train
         self._evaluator: Evaluator | None = None  # not before something has to be computed
 
     def measure(self, plan: Plan, trained: Finetuning | None, events: Events) -> Measurement:
+        """The plan as it is, or `trained`; from the store where it was measured before."""
         prints = {
             "model": self._checkpoint.fingerprint,
             "data": self._examples.fingerprint,
@@ -279,6 +294,8 @@ class _Bench:
         }
         # a training is not repeated because attention is asked for later: it always has it
         attention = self._attention or trained is not None
+        if self._losses and trained is None:
+            settings["losses"] = True
         key = unit_key(
             "graded-measurement", **prints, **settings, ranges=self._ranges.digest, attention=attention
         )
@@ -324,7 +341,7 @@ class _Bench:
     def _evaluate(self, plan: Plan, events: Events) -> Evaluation:
         if self._evaluator is None:  # one for all plans: they share what they have in common
             self._evaluator = Evaluator(self._checkpoint, self._task, self._examples, self._ranges)
-        return self._evaluator.evaluate(plan, attention=self._attention, events=events)
+        return self._evaluator.evaluate(plan, attention=self._attention, losses=self._losses, events=events)
 
     def _train_and_evaluate(
         self, plan: Plan, trained: Finetuning, folder: Path | None, events: Events
@@ -356,12 +373,13 @@ class _Bench:
             grades=tuple(map(tuple, found.grades.tolist())),
             predictions=found.predictions,
             attention_kl=found.attention_kl,
+            losses=None if found.losses is None else tuple(map(tuple, found.losses.tolist())),
             seconds=seconds,
         )
 
 
 def _measurement(fields: Any) -> Measurement:
-    kl = fields["attention_kl"]
+    kl, losses = fields["attention_kl"], fields.get("losses")
     return Measurement(
         metrics=dict(fields["metrics"]),
         intervals={name: (low, high) for name, (low, high) in fields["intervals"].items()},
@@ -370,5 +388,6 @@ def _measurement(fields: Any) -> Measurement:
         grades=tuple(tuple(grade) for grade in fields["grades"]),
         predictions=tuple(fields["predictions"]),
         attention_kl=None if kl is None else tuple(tuple(row) for row in kl),
+        losses=None if losses is None else tuple(tuple(row) for row in losses),
         seconds=fields["seconds"],
     )
