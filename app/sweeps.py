@@ -95,14 +95,17 @@ def write_files(workspace: Workspace, settings: Settings) -> None:
         write_sensitivity(settings.sensitivity)
 
 
-def finished_sensitivity(workspace: Workspace, jobs: Sequence[Job]) -> dict[str, Any] | None:
-    """What the newest finished analysis of this model's layers says, None where there is none."""
+def finished_sensitivity(
+    workspace: Workspace, jobs: Sequence[Job], blocks: str = "layer"
+) -> dict[str, Any] | None:
+    """What the newest finished analysis of this model's layers (or other `blocks`) says, None where there is
+    none."""
     for job in jobs:
         document = job.result
         if (
             job.arguments[:1] == ("sensitivity",)
             and document is not None
-            and document.get("granularity") == "layer"
+            and document.get("granularity") == blocks
             and document.get("model") == workspace.checkpoint.fingerprint
         ):
             found: dict[str, Any] = document

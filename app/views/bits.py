@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 from plotly.graph_objects import Figure
 
-from app import state
+from app import selection, state
 from app.cards import Card, cards
 from app.figures import (
     PlanPoint,
@@ -25,10 +25,12 @@ from app.figures import (
     kl_heatmap,
     size_accuracy_scatter,
 )
+from app.kept import outlined
 from app.measured import Measured, measured, measured_words
 from app.plain import plain
 from app.registries import live
 from app.table import BIT_CHOICES, MIXED, edited_plan, embedding_table, everywhere, layer_table
+from app.views.sites import sites_panel
 from app.waiting import loaded_workspace
 from app.words import WORDS
 from app.workspace import Workspace
@@ -57,6 +59,7 @@ def page() -> None:
     state.write_link(current)
     with right:
         _live(workspace, current)
+    sites_panel(workspace, current)
 
 
 def _edit(workspace: Workspace, current: state.Tuning) -> None:
@@ -211,6 +214,8 @@ def _live(workspace: Workspace, current: state.Tuning) -> None:
             st.rerun()  # only now, so that the last numbers did not wait for the whole page
         last = live().settled(workspace, plan)
         _numbers(workspace, plan)
+        if selection.changed():
+            st.rerun()
 
     @st.fragment(run_every=POLL_PRESETS if presets_running else None)
     def others() -> None:
@@ -232,8 +237,12 @@ def _numbers(workspace: Workspace, plan: Plan) -> None:
         st.error(plain(now.error), icon=":material/error:")
     st.html(_cards(workspace, now))
     figure = _heatmap(workspace, now.result, now.outdated)
-    st.markdown("###### Attention KL from fp32, by layer and head")
-    st.plotly_chart(figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl")
+    st.markdown("###### Attention KL from fp32, by layer and head: click marks a layer")
+    with outlined("kl", figure):
+        st.plotly_chart(
+            figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl",
+            on_select=selection.on_click("kl"), selection_mode="points",
+        )  # fmt: skip
 
 
 def _heatmap(workspace: Workspace, shown: Evaluation | None, outdated: bool) -> Figure:

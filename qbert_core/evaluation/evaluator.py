@@ -35,10 +35,12 @@ from qbert_core.quantization import (
     GroupAnatomy,
     Plan,
     Quantizer,
+    SiteAnatomy,
     errors_by_count,
     group_anatomy,
     plan_size,
     preset_named,
+    site_anatomy,
     sites_of,
 )
 from qbert_core.runtime.events import Events, Silent
@@ -161,6 +163,10 @@ class Evaluator:
     def errors_by_count(self, site: str, bits: int, counts: Sequence[int]) -> tuple[float, ...]:
         """The mean squared error of a site's weights split into each of `counts` groups."""
         return errors_by_count(self._weight(site), bits, counts)
+
+    def site_anatomy(self, site: str, bits: int, groups: int, clip: float) -> SiteAnatomy:
+        """A whole site's weights under the quantizer; `InputError` for what is not there."""
+        return site_anatomy(self._weight(site), bits, groups, clip)
 
     def _weight(self, name: str) -> Tensor:
         """A site's weights, (rows, columns)."""

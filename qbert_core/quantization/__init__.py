@@ -1,6 +1,12 @@
 """What can be quantized, to how many bits, how large it is then, and what its weights become."""
 
-from qbert_core.quantization.anatomy import GroupAnatomy, errors_by_count, group_anatomy
+from qbert_core.quantization.anatomy import (
+    GroupAnatomy,
+    SiteAnatomy,
+    errors_by_count,
+    group_anatomy,
+    site_anatomy,
+)
 from qbert_core.quantization.plan import Plan, SitePlan
 from qbert_core.quantization.presets import preset_named, presets
 from qbert_core.quantization.quantizer import fake_quantize, group_ranges
@@ -11,7 +17,7 @@ from qbert_core.quantization.simulate import (
     calibrate,
 )
 from qbert_core.quantization.sites import Site, sites_of
-from qbert_core.quantization.size import PlanSize, fp32_size, plan_size
+from qbert_core.quantization.size import PlanSize, fp32_size, plan_size, site_bytes
 
 __all__ = [
     "ActivationRanges",
@@ -21,6 +27,7 @@ __all__ = [
     "QuantizedModel",
     "Quantizer",
     "Site",
+    "SiteAnatomy",
     "SitePlan",
     "calibrate",
     "errors_by_count",
@@ -31,5 +38,7 @@ __all__ = [
     "plan_size",
     "preset_named",
     "presets",
+    "site_anatomy",
+    "site_bytes",
     "sites_of",
 ]
