@@ -19,6 +19,8 @@ st.set_page_config(
     initial_sidebar_state=232,
 )
 
+from app import selection  # noqa: E402
+from app.marked import marked_layer  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
 from app.views import (  # noqa: E402
     attention,
@@ -85,6 +87,8 @@ if st.session_state.pop("go_to_bits", False):
 if st.session_state.pop("go_to_attention", False):
     st.switch_page(attention_page)
 st.html(STYLE)
+selection.changed()  # a run of the whole page shows it everywhere
 with_jobs = (sensitivity_page, compare_page, landscape_page, finetune_page, export_page, learn_page)
 sidebar({shows.url_path: shows for shows in with_jobs})
 page.run()
+marked_layer()

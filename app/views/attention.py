@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from app import state
+from app import selection, state
 from app.figures import (
     WINDOW,
     LayerKL,
@@ -59,6 +59,9 @@ def page() -> None:
     plan = current.plan
     live().want(state.session(), workspace, plan)
     chosen = _chosen(workspace)
+    marked = selection.chosen()
+    if marked is not None and marked < workspace.checkpoint.config.layers:
+        chosen.layer = marked
     left, right = st.columns([37, 63], gap="medium")
     with left:
         example = _choose(workspace, plan, chosen)
@@ -120,6 +123,8 @@ def _choose(workspace: Workspace, plan: Plan, chosen: Chosen) -> Example | None:
 
     def picked(key: str, name: str) -> None:
         setattr(chosen, name, st.session_state[key])
+        if name == "layer":
+            selection.choose(chosen.layer)
 
     layer, head = st.columns(2, gap="small")
     for column, label, name, options in (
@@ -201,6 +206,7 @@ def _heatmap(workspace: Workspace, plan: Plan, chosen: Chosen) -> None:
             st.session_state["attention-clicked"] = (int(cell[0]), int(cell[1]))
         # a second click on a cell takes its selection away: it is meant all the same
         chosen.layer, chosen.head = st.session_state.get("attention-clicked", (chosen.layer, chosen.head))
+        selection.choose(chosen.layer)
         st.session_state["attention-click"] = True
 
     def draw() -> None:
@@ -302,6 +308,7 @@ def _methods(workspace: Workspace) -> None:
             "methods-kl",
             (workspace.key, lines, dark),
             lambda: kl_by_layer(lines, layers=layers, dark=dark),
+            layers=True,
         )
         errors = [error for plan in pair if (error := live().error(workspace, plan))]
         for error in errors:

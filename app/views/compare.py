@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 from plotly.graph_objects import Figure
 
-from app import state
+from app import selection, state
 from app.figures import (
     LayerKL,
     empty_figure,
@@ -46,6 +46,7 @@ from app.sweeps import (
     seconds_left,
     write_files,
 )
+from app.tables import marked_rows
 from app.trainingdata import training_data_input
 from app.waiting import loaded_workspace
 from app.words import BANDS, WORDS, epochs, quoted
@@ -94,6 +95,7 @@ def page() -> None:
         if tab.open:
             with tab:
                 _experiment(workspace, experiment, train, limit, training)
+    state.write_link(state.tuning(workspace))
 
 
 def _shared_controls(workspace: Workspace) -> tuple[str, int, Training | None]:
@@ -136,6 +138,8 @@ def _experiment(
         with st.container(key="compare-status"):  # there even when empty: what is below must not jump
             _status(workspace, job, wanted)
         _results(workspace, settings, job)
+        if selection.changed():
+            st.rerun()
 
     draw()
 
@@ -359,9 +363,11 @@ def _figure(
         points = st.session_state[name]["selection"]["points"]
         if points and points[0].get("customdata"):
             st.session_state[chosen_key] = points[0]["customdata"][0]
+        if experiment == "one-at-a-time":
+            selection.on_click(name, -1)()
 
     content = (workspace.key, job.arguments if job else None, len(rows), not rows and running, chosen, dark)
-    show_kept(name, content, draw, on_select=pick)
+    show_kept(name, content, draw, on_select=pick, layers=experiment == "one-at-a-time")
 
 
 def _chosen_line(
@@ -429,8 +435,10 @@ def _table(
         if selected and selected[0] < len(rows):
             st.session_state[chosen_key] = row_key(rows[selected[0]])  # type: ignore[arg-type]
 
+    layer = selection.chosen()
+    mine = [experiment == "one-at-a-time" and row["name"].endswith(f"-layer-{layer}") for row in rows]
     st.dataframe(
-        table,
+        marked_rows(table, mine, "Plan"),
         key=name,
         hide_index=True,
         width="stretch",
@@ -517,7 +525,7 @@ def _attention(workspace: Workspace, rows: list[dict[str, Any]]) -> None:
         return kl_by_layer(lines, layers=workspace.checkpoint.config.layers, dark=dark)
 
     with chart:
-        show_kept("kl-methods", (lines, dark), draw)
+        show_kept("kl-methods", (lines, dark), draw, layers=True)
 
 
 def _layer_means(rows: list[dict[str, Any]], name: str) -> list[float]:

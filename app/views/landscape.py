@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import state
+from app import selection, state
 from app.figures import (
     SURFACE_HEIGHT,
     empty_figure,
@@ -80,11 +80,16 @@ def _controls(workspace: Workspace) -> tuple[list[str], Job | None]:
         [1.05, 1.9, 1.45, 1.6, 1.45, 1.0, 1.45], vertical_alignment="bottom", gap="small"
     )
     layers = workspace.checkpoint.config.layers
+    layer_key = f"landscape-layer-{layers}"
+    marked = selection.chosen()
+    if marked is not None and marked < layers:  # the layer chosen on any page is the one looked at here
+        st.session_state[layer_key] = marked
     chosen_layer = layer.selectbox(
         "Layer",
         range(layers),
         format_func=layer_label,
-        key=f"landscape-layer-{layers}",
+        key=layer_key,
+        on_change=lambda: selection.choose(st.session_state[layer_key]),
         persist_state="session",
     )
     current = state.tuning(workspace).plan

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import state
+from app import selection, state
 from app.figures import (
     fmt_lambda,
     fmt_mb,
@@ -25,7 +25,7 @@ from app.kept import show_kept
 from app.plain import plain
 from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.table import by_layer as plan_by_layer
-from app.tables import show_table
+from app.tables import marked_rows, show_table
 from app.trainingdata import accepted, training_data_input
 from app.views.confidence import confidence_section, stability_words
 from app.views.density import density_jobs, density_section
@@ -65,8 +65,11 @@ def page() -> None:
             if job is not None:
                 _status(job)
         _results(workspace, job, data, fraction)
+        if selection.changed():
+            st.rerun()
 
     draw()
+    state.write_link(state.tuning(workspace))
 
 
 def _newest(workspace: Workspace) -> Job | None:
@@ -233,6 +236,8 @@ def _figures(
             "samples",
             (blocks, dark, layers, embedding),
             lambda: lambda_samples(blocks, dark=dark, layers=layers, embedding=embedding),
+            on_select=selection.on_click("samples", -1),
+            layers=True,
         )
     with right:
         st.markdown("## Ω and its rank")
@@ -240,6 +245,8 @@ def _figures(
             "omega",
             (blocks, dark, layers, embedding, high),
             lambda: omega_bars(blocks, dark=dark, high=high, layers=layers, embedding=embedding),
+            on_select=selection.on_click("omega", -1),
+            layers=True,
         )
     with st.container():
         if blocks:
@@ -303,9 +310,11 @@ def _proposal(
             }
             for position, layer in enumerate(order, 1)
         ]
+        ranking, marked = pd.DataFrame(rows), selection.chosen()
         show_table(
-            pd.DataFrame(rows),
+            ranking,
             "ranking",
+            shown=marked_rows(ranking, [layer == marked for layer in order], "Layer"),
             height=35 * (min(layers, 12) + 1) + 3,
             column_config={
                 "Residual": st.column_config.TextColumn(help="The largest of all runs: |Hv − λv| / |λ|"),
