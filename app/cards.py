@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 STYLE = """<style>
+.numbers{container-type:inline-size}
 .cards{display:grid;grid-template-columns:repeat(4,minmax(0,1fr));gap:.5rem;margin:0 0 .25rem;
   font-variant-numeric:tabular-nums}
 .card{border:1px solid color-mix(in srgb,currentColor 18%,transparent);border-radius:6px;
   padding:.5rem .65rem .55rem;min-width:0}
-.card .label{font-size:.8rem;opacity:.78}
+.card .label{font-size:.8125rem;opacity:.8}
 .card .value{font-size:1.6rem;font-weight:600;line-height:1.25;white-space:nowrap}
-.card .note{font-size:.78rem;line-height:1.35;opacity:.85;min-height:4.05em;white-space:nowrap;overflow:hidden;
+.card .note{font-size:.75rem;line-height:1.35;opacity:.85;min-height:4.05em;white-space:nowrap;overflow:hidden;
   text-overflow:ellipsis}
-.cards.outdated .value,.cards.outdated .note{opacity:.38}
-.state{font-size:.8rem;min-height:1.4em;margin:0 0 .35rem}
+.cards.outdated .card{border-style:dashed}
+.cards.outdated .value,.cards.outdated .note{opacity:.65} /* less would be too pale to read */
+.state{font-size:.8125rem;min-height:1.4em;margin:0 0 .35rem}
 .state b{font-weight:600}
-@media (max-width:700px){.cards{grid-template-columns:repeat(2,minmax(0,1fr))}}
+@container (max-width:33rem){.cards{grid-template-columns:repeat(2,minmax(0,1fr))}}
 </style>"""
 
 
@@ -45,5 +47,5 @@ def cards(items: Sequence[Card], *, outdated: bool, state: str, plan: str, n: in
     return (
         f'{STYLE}<div class="state" data-state="{kind}" data-plan="{plan}" data-n="{n}" '
         f'aria-live="polite">{html.escape(state)}</div>'
-        f'<div class="cards {kind}">{body}</div>'
+        f'<div class="numbers"><div class="cards {kind}">{body}</div></div>'
     )

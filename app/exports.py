@@ -16,9 +16,8 @@ from qbert_core.errors import InputError
 from qbert_core.export.layout import Layout
 from qbert_core.export.sidecar import FILE
 from qbert_core.jsonfile import parse_json
-from qbert_core.quantization import Plan, sites_of
+from qbert_core.quantization import Plan, site_bytes, sites_of
 from qbert_core.quantization.plan import parse_plan
-from qbert_core.quantization.size import SCALE_BYTES, ZERO_BYTES
 from qbert_core.runtime.home import data_home
 
 MAX_PLAN = 2**20  # bytes of a plan's file; a 24-layer model's has 12 KB
@@ -59,12 +58,11 @@ def sites_csv(workspace: Workspace, plan: Plan) -> str:
     rows = []
     for site in sites_of(workspace.checkpoint.config):
         entry = plan.sites[site.name]
-        groups = min(entry.groups, site.rows) if entry.quantized else 0
+        codes, ranges = site_bytes(site, entry)
         rows.append(
             (
                 site.name, site.kind, "" if site.layer is None else site.layer + 1, site.rows, site.columns,
-                site.params, entry.bits, entry.groups, groups, -(-site.params * entry.bits // 8),
-                groups * (SCALE_BYTES + ZERO_BYTES),
+                site.params, entry.bits, entry.groups, entry.applied(site.rows), codes, ranges,
             )
         )  # fmt: skip
     header = (

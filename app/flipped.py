@@ -54,20 +54,21 @@ def _contains(item: Item, wanted: str) -> bool:
     return any(wanted in text.lower() for text in item.texts.values())
 
 
-def flip_table(workspace: Workspace, flips: Sequence[Flip], plan: str) -> pd.DataFrame:
-    """A row a flip, as the page shows it: number, text, the three answers, change."""
+def flip_table(workspace: Workspace, flips: Sequence[Flip], plan: str, before: str = "fp32") -> pd.DataFrame:
+    """A row a flip, as the page shows it: number, text, the three answers, change. `before` and `plan` name
+    the two models."""
     unit = WORDS[workspace.task.name].one.capitalize()
-    plan = plan_column(plan, "Row", unit, "Right", "fp32", "Change")
+    plan = plan_column(plan, "Row", unit, "Right", before, "Change")
     rows = []
     for flip in flips:
         item = item_of(workspace, flip.index)
         answers = {
             "Right": answer_text(workspace, item, item.reference),
-            "fp32": answer_text(workspace, item, flip.before),
+            before: answer_text(workspace, item, flip.before),
             plan: answer_text(workspace, item, flip.after),
         }
         rows.append({"Row": flip.index + 1, unit: item.line, **answers, "Change": change_of(flip)})
-    return pd.DataFrame(rows, columns=["Row", unit, "Right", "fp32", plan, "Change"])
+    return pd.DataFrame(rows, columns=["Row", unit, "Right", before, plan, "Change"])
 
 
 def flip_csv(workspace: Workspace, result: Evaluation, kinds: Mapping[str, Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.figures import fmt_percent
 from app.job import Job
 from app.registries import jobs
 
@@ -77,5 +78,5 @@ def _counted(job: Job) -> str:
         runs = int(job.option("--runs"))
         done, total = done * runs // total, runs
     if command not in UNITS:
-        return f"{share_done(job):.0%}"
+        return fmt_percent(share_done(job), 0)
     return f"{UNITS[command]} {min(done + 1, total)} of {total}"

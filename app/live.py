@@ -2,8 +2,8 @@
 
 One worker thread serves all sessions; the work itself is done by the workspaces' evaluators, in the
 engine's process. A session has one wish: its current plan; a newer one replaces it, and work nobody
-wishes for any more stops at the next layer. When nobody waits, the presets of the workspaces in use are
-measured, so that they stand in the scatter. Results are kept by content.
+wishes for any more stops at the next layer. When nobody waits, the plans a session compares are measured,
+then the presets of the workspaces in use, so that they stand in the scatter. Results are kept by content.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Live:
         self._changed = threading.Condition()
         # a session that ended leaves its wish behind: it must not keep the model
         self._wishes: OrderedDict[str, tuple[Key, ref[Workspace], Plan]] = OrderedDict()
+        self._beside: OrderedDict[str, tuple[ref[Workspace], tuple[Plan, ...]]] = OrderedDict()
         self._results: OrderedDict[Key, Evaluation] = OrderedDict()
         self._errors: dict[Key, str] = {}
         self._closed = False
@@ -60,6 +61,21 @@ class Live:
             self._wishes.move_to_end(session)
             while len(self._wishes) > MAX_SESSIONS:
                 self._wishes.popitem(last=False)
+            self._changed.notify_all()
+
+    def beside(self, session: str, workspace: Workspace, plans: tuple[Plan, ...]) -> None:
+        """Say which other plans `session` compares: measured when nobody waits, before the presets. One that
+        failed is tried again when others are compared."""
+        with self._changed:
+            before = self._beside.pop(session, None)
+            if not plans:
+                return
+            if before is None or before[1] != plans:
+                for plan in plans:
+                    self._errors.pop((workspace.key, plan.digest), None)
+            self._beside[session] = (ref(workspace), plans)
+            while len(self._beside) > MAX_SESSIONS:
+                self._beside.popitem(last=False)
             self._changed.notify_all()
 
     def result(self, workspace: Workspace, plan: Plan) -> Evaluation | None:
@@ -101,9 +117,13 @@ class Live:
                 return wish
         return None
 
-    def _next_preset(self) -> tuple[Key, Workspace, Plan] | None:
-        for _, workspace, _ in self._open_wishes():
-            for plan in workspace.presets:
+    def _next_other(self) -> tuple[Key, Workspace, Plan] | None:
+        compared = ((there(), plans) for there, plans in self._beside.values())
+        presets = ((workspace, workspace.presets) for _, workspace, _ in self._open_wishes())
+        for workspace, plans in (*compared, *presets):
+            if workspace is None:  # its session ended
+                continue
+            for plan in plans:
                 key = (workspace.key, plan.digest)
                 if self._open(key):
                     return key, workspace, plan
@@ -112,10 +132,10 @@ class Live:
     def _work(self) -> None:
         while True:
             with self._changed:
-                task = self._next_wish() or self._next_preset()
+                task = self._next_wish() or self._next_other()
                 while task is None and not self._closed:
                     self._changed.wait()
-                    task = self._next_wish() or self._next_preset()
+                    task = self._next_wish() or self._next_other()
                 if task is None or self._closed:
                     return
             self._measure(*task)

@@ -19,6 +19,8 @@ st.set_page_config(
     initial_sidebar_state=232,
 )
 
+from app import selection  # noqa: E402
+from app.marked import marked_layer  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
 from app.views import (  # noqa: E402
     attention,
@@ -37,7 +39,23 @@ STYLE = """<style>
 [data-testid="stSidebarUserContent"]{padding-top:.5rem}
 h1{padding:0 0 .1rem!important}
 .st-key-plan-tables [data-testid="stElementToolbar"]{display:none} /* it covers undo, redo and reset */
-h6{padding:.2rem 0 0!important;margin-bottom:-.9rem}
+[data-testid=stMetricValue]{font-weight:600} /* as on the cards */
+[data-testid=stButtonGroup] button{min-height:2.5rem} /* as the fields beside it */
+h2{padding:.2rem 0 0!important;margin-bottom:-.9rem}
+/* Streamlit's own colours are too pale to read here */
+[data-testid=stCaptionContainer]{color:inherit!important;opacity:.75}
+:is([data-testid=stBaseButton-segmented_controlActive],[data-testid=stBaseButton-pillsActive],
+  [data-testid=stSliderThumbValue]) *{color:inherit}
+:is([data-testid=stBaseButton-segmented_controlActive],[data-testid=stBaseButton-pillsActive],
+  [data-testid=stSliderThumbValue]){color:inherit!important;font-weight:600}
+/* a browser at 150 %, or a small window: what stands side by side comes one below the other */
+@media (max-width:1000px){
+  .stMain [data-testid=stHorizontalBlock]:has([data-testid=stPlotlyChart])>[data-testid=stColumn]{min-width:100%}
+  .stMain [data-testid=stColumn]:has([data-testid=stWidgetLabel]){min-width:8.5rem}
+}
+/* buttons that show an icon: their names are there for screen readers, and to be found */
+:is(.st-key-undo,.st-key-redo,.st-key-reset,.st-key-learn-back,.st-key-learn-next,[class*=st-key-cancel-job-])
+  button [data-testid=stMarkdownContainer]{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 </style>"""
 
 bits_page = st.Page(bits.page, title="Bits", icon=":material/tune:", url_path="bits", default=True)
@@ -69,6 +87,8 @@ if st.session_state.pop("go_to_bits", False):
 if st.session_state.pop("go_to_attention", False):
     st.switch_page(attention_page)
 st.html(STYLE)
+selection.changed()  # a run of the whole page shows it everywhere
 with_jobs = (bits_page, sensitivity_page, compare_page, landscape_page, finetune_page, export_page, learn_page)
 sidebar({shows.url_path: shows for shows in with_jobs})
 page.run()
+marked_layer()

@@ -54,7 +54,7 @@ def state_line(workspace: Workspace, now: Measured) -> None:
         st.error(plain(now.error), icon=":material/error:")
     kind, result = "outdated" if now.outdated else "current", now.result
     st.html(
-        "<style>.state{font-size:.8rem;min-height:1.4em}</style>"
+        "<style>.state{font-size:.8125rem;min-height:1.4em}</style>"
         f'<div class="state" data-state="{kind}" data-plan="{result.plan.digest if result else ""}" '
         f'data-n="{result.n if result else 0}" aria-live="polite">{html.escape(measured_words(workspace, now))}</div>'
     )

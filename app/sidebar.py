@@ -27,11 +27,11 @@ JOBS_STYLE = """<style>
 .st-key-jobs [data-testid=stPageLink] a{padding:0;min-height:1.5rem;background:none}
 .st-key-jobs [data-testid=stPageLink] a:hover p{text-decoration:underline}
 .st-key-jobs [data-testid=stPageLink] a>:has([data-testid=stIconMaterial]){display:none}
-.st-key-jobs [data-testid=stPageLink] p{font-size:.82rem;font-weight:400;
+.st-key-jobs [data-testid=stPageLink] p{font-size:.8125rem;font-weight:400;
   overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .st-key-jobs [data-testid=stProgress] p,.st-key-jobs [data-testid=stCaptionContainer] p{font-size:.75rem;margin:0;
   white-space:nowrap;overflow:hidden;text-overflow:ellipsis;font-variant-numeric:tabular-nums}
-.st-key-jobs [data-testid=stButton] button{min-height:1.5rem;padding:0}
+.st-key-jobs [data-testid=stButton] button{min-height:1.5rem;min-width:1.5rem;padding:0}
 </style>"""
 
 
@@ -206,6 +206,10 @@ def _job(job: Job, pages: Mapping[str, st.Page]) -> None:
         if button is not None:
             st.progress(share_done(job), text=progress_words(job))
             if button.button(
-                "", icon=":material/close:", key=f"cancel-job-{job.key}", help="Cancel", type="tertiary"
+                f"Cancel {label}",
+                icon=":material/close:",
+                key=f"cancel-job-{job.key}",
+                help="Cancel",
+                type="tertiary",
             ):
                 cancel_job(job)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
+from app import selection
 from app.link import plan_from_text, plan_to_text
 from app.plain import plain
 from app.registries import workspaces
@@ -227,7 +228,11 @@ def write_link(current: Tuning, **more: str) -> None:
         wanted["task"] = asked.task
     if current.locked:
         wanted["locks"] = ",".join(str(layer + 1) for layer in sorted(current.locked))
+    layer = selection.chosen()
+    if layer is not None:
+        wanted[selection.QUERY] = str(layer + 1)
     wanted |= more
+    selection.written(wanted.get(selection.QUERY))
     st.session_state["linked"] = text
     if st.query_params.to_dict() != wanted:
         st.query_params.from_dict(wanted)

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
+from pandas.io.formats.style import Styler
 
 from app.csvs import csv_text
 
+MARK = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE} "  # before what belongs to the chosen layer
 STYLE = "<style>[class*=st-key-table-of-] [data-testid=stElementToolbar]{display:none}</style>"
 
 
-def show_table(table: pd.DataFrame, name: str, **options: Any) -> None:
-    """Show `table` with a button that downloads it as `name`.csv; `options` are `st.dataframe`'s."""
+def marked_rows(table: pd.DataFrame, mine: Sequence[bool], column: str) -> pd.DataFrame | Styler:
+    """The table with some rows in bold, and a triangle before their text in `column`: no colour is needed."""
+    if not any(mine):
+        return table
+    texts = {text for text, own in zip(table[column], mine, strict=True) if own}
+    styler = table.style.format(lambda text: f"{MARK}{text}" if text in texts else text, subset=[column])
+    return styler.set_properties(subset=(table.index[list(mine)], table.columns), **{"font-weight": "bold"})
+
+
+def show_table(
+    table: pd.DataFrame, name: str, *, shown: pd.DataFrame | Styler | None = None, **options: Any
+) -> None:
+    """Show `table` with a button that downloads it as `name`.csv; `options` are `st.dataframe`'s.
+
+    `shown`: what stands on the page in its place, where the file holds more digits or columns.
+    """
+    rows = table.astype(object).where(table.notna(), None)  # what is missing is an empty cell
     with st.container(key=f"table-of-{name}", gap="small"):
         st.html(STYLE)
-        st.dataframe(table, hide_index=True, width="stretch", **options)
+        st.dataframe(table if shown is None else shown, hide_index=True, width="stretch", **options)
         st.download_button(
-            "Table as CSV", csv_text(table.columns, table.itertuples(index=False)), f"{name}.csv", "text/csv",
+            "Table as CSV", csv_text(table.columns, rows.itertuples(index=False)), f"{name}.csv", "text/csv",
             icon=":material/download:", type="tertiary", on_click="ignore", key=f"csv-{name}",
         )  # fmt: skip

@@ -17,9 +17,9 @@ from weakref import ref
 from app.engine import EngineDied, Failed
 from app.workspace import Measures, Workspace
 from qbert_core.errors import InputError
-from qbert_core.quantization import GroupAnatomy
+from qbert_core.quantization import GroupAnatomy, SiteAnatomy
 
-MAX_LOOKS = 500
+MAX_LOOKS = 2000  # of at most 5 KB; the 147 sites of a 24-layer model under a dozen plans
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,20 @@ class ErrorsByWidth:
         return evaluator.errors_by_width(self.site, self.groups, self.widths)
 
 
-Question = OneGroup | ErrorsByCount | ErrorsByWidth
+@dataclass(frozen=True)
+class WholeSite:
+    """A site at `bits` (32: left as it is), split into `groups`."""
+
+    site: str
+    bits: int
+    groups: int
+    clip: float
+
+    def ask(self, evaluator: Measures) -> SiteAnatomy:
+        return evaluator.site_anatomy(self.site, self.bits, self.groups, self.clip)
+
+
+Question = OneGroup | ErrorsByCount | ErrorsByWidth | WholeSite
 
 
 @dataclass(frozen=True)

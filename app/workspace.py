@@ -14,7 +14,7 @@ from qbert_core.bert import BertConfig
 from qbert_core.checkpoints import Checkpoint, load_checkpoint
 from qbert_core.errors import InputError
 from qbert_core.evaluation import Evaluation, Evaluator, Inspection, calibration
-from qbert_core.quantization import GroupAnatomy, Plan, presets
+from qbert_core.quantization import GroupAnatomy, Plan, SiteAnatomy, presets
 from qbert_core.runtime.events import Events
 from qbert_core.tasks import Examples, Task, task_named
 from qbert_core.tasks.data import read_table
@@ -66,6 +66,9 @@ class Measures(Protocol):
     def errors_by_width(self, site: str, groups: int, widths: Sequence[int]) -> tuple[float, ...]:
         """The mean squared error of a site's weights, in `groups` groups, at each of `widths` bits."""
 
+    def site_anatomy(self, site: str, bits: int, groups: int, clip: float) -> SiteAnatomy:
+        """A whole site's weights under the quantizer."""
+
 
 @dataclass(frozen=True, eq=False)
 class Workspace:
@@ -77,6 +80,7 @@ class Workspace:
     examples: Examples
     evaluator: Measures = field(repr=False)
     presets: tuple[Plan, ...] = field(repr=False)
+    inputs: Mapping[str, tuple[float, float]] = field(repr=False)  # linear site -> range of its input
 
     @property
     def key(self) -> str:
@@ -97,9 +101,12 @@ def open_workspace(source: Source) -> Workspace:
     checkpoint = load_checkpoint(source.model)
     task = _task(checkpoint, source)
     examples = _examples(checkpoint, task, source)
-    evaluator = Evaluator(checkpoint, task, examples, calibration(checkpoint, task, examples, None))
+    ranges = calibration(checkpoint, task, examples, None)
+    evaluator = Evaluator(checkpoint, task, examples, ranges)
     info = CheckpointInfo(checkpoint.name, checkpoint.config, checkpoint.fingerprint)
-    return Workspace(source, info, task, examples, evaluator, tuple(presets(checkpoint.config, task.name)))
+    plans = tuple(presets(checkpoint.config, task.name))
+    # a dict: the frozen view of it cannot go to another process
+    return Workspace(source, info, task, examples, evaluator, plans, dict(ranges.ranges))
 
 
 def _task(checkpoint: Checkpoint, source: Source) -> Task:

@@ -72,13 +72,13 @@ def running_app() -> Iterator[Server]:
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
-    """A Chromium without a window."""
+def browser(*more: str) -> Iterator[Browser]:
+    """A Chromium without a window; `more` are options of its command line."""
     path = find_chromium()
     if path is None:
         raise SystemExit("no Chromium here; `python -m tests.chromium` installs one")
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        running = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *more])
         try:
             yield running
         finally:

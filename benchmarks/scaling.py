@@ -49,7 +49,7 @@ from tests.tiny import make_tiny
 CLAIM = "Two workers do an analysis at least 1.9 times as fast as one, with the same numbers"
 PORT = 18799
 # runs, rows a run, shards, layers: in shards fewer layers, for a shard's task must be as long as in earnest
-SIZES = {"whole units": (4, 16, 1, slice(None)), "products in shards": (1, 320, 4, slice(2, 4))}
+SIZES = {"whole units": (10, 16, 1, slice(None)), "products in shards": (1, 320, 4, slice(2, 4))}
 BASE = "768, 12 layers (BERT-base)"
 WIDTHS = {"384, 6 layers": (6, 384, 12), BASE: (12, 768, 12)}
 FIT_TOKENS = (512, 1024)

@@ -1,4 +1,4 @@
-"""The tables of benchmarks/README.md, and that of the verdicts in README.md, made from the JSON:
+"""The tables of benchmarks/README.md, README.md and docs/fidelity.md, made from the JSON:
 `python -m benchmarks.table [--check]`."""
 
 from __future__ import annotations
@@ -7,11 +7,14 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
-READMES = (FOLDER / "README.md", FOLDER.parent / "README.md")
+ROOT = FOLDER.parent
+FILES = (FOLDER / "README.md", ROOT / "README.md", ROOT / "docs" / "fidelity.md")
 PART = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SETTINGS = {
     "curvature": "Curvature",
@@ -19,6 +22,28 @@ SETTINGS = {
     "finetuned": "Plans finetuned quantization-aware",
 }
 TASKS = {"sst2": "SST-2", "conll03": "CoNLL-03", "mnli": "MNLI", "squad": "SQuAD"}
+WORDS = ("confirmed", "not confirmed", "undecided")
+# what README.md says of the speed: in words, the result it is in, and its row there or its goal
+PERFORMANCE = (
+    ("an edit to its first numbers on screen, seconds", "live", "first numbers, on screen"),
+    ("an edit to its final numbers on screen, seconds", "live", "final numbers, on screen"),
+    ("start of the process to the first live numbers, seconds", "startup", "first live numbers"),
+    (
+        "a one-layer edit, to a full evaluation by transformers with attention KL",
+        "incremental",
+        "A one-layer edit, attention measured, mean over layers, to the naive evaluation with attention KL",
+    ),
+    (
+        "all layers' eigenvalues, to the authors' power iteration",
+        "curvature_authors",
+        "All layers' eigenvalues, ours to authors",
+    ),
+    (
+        "all layers' eigenvalues, to the faster of two libraries",
+        "curvature_libraries",
+        "All layers' eigenvalues, ours to the best of the libraries",
+    ),
+)
 
 
 def render(document: dict[str, Any]) -> str:
@@ -55,11 +80,11 @@ def render(document: dict[str, Any]) -> str:
 
 
 def fill(text: str) -> str:
-    """README with every part between its marks made anew from results/NAME.json."""
+    """A document with every part between its marks made anew from results/NAME.json."""
 
     def part(match: re.Match[str]) -> str:
-        if match[2] == "verdicts":
-            return match[1] + verdicts() + match[3]
+        if match[2] in SUMMARIES:
+            return match[1] + SUMMARIES[match[2]]() + match[3]
         path = FOLDER / "results" / f"{match[2]}.json"
         if not path.is_file():
             return f"{match[1]}Not measured yet.\n{match[3]}"
@@ -72,24 +97,61 @@ def verdicts() -> str:
     """Every claim of the fidelity benchmark: its verdict and number in each task, a table a setting."""
     found: dict[str, dict[str, dict[str, str]]] = {title: {} for title in SETTINGS.values()}
     columns: dict[str, list[str]] = {title: [] for title in SETTINGS.values()}
-    for task, name in TASKS.items():
-        path = FOLDER / "results" / f"fidelity_{task}.json"
-        if not path.is_file():
-            continue
-        document = json.loads(path.read_text(encoding="utf-8"))
-        for verdict in document["verdicts"]:
-            title = SETTINGS[verdict["setting"]]
-            low, high = verdict["interval"]
-            number = f"{verdict['value']:.2f}" + (f" ({low:.2f} to {high:.2f})" if low < high else "")
-            limit = f", limit {verdict['limit']:.3g}" if verdict["limit"] else ""
-            found[title].setdefault(verdict["claim"], {})[name] = f"{verdict['verdict']}: {number}{limit}"
-            columns[title] += [name] if name not in columns[title] else []
+    for title, name, verdict in _verdicts():
+        low, high = verdict["interval"]
+        number = f"{verdict['value']:.2f}" + (f" ({low:.2f} to {high:.2f})" if low < high else "")
+        limit = f", limit {verdict['limit']:.3g}" if verdict["limit"] else ""
+        found[title].setdefault(verdict["claim"], {})[name] = f"{verdict['verdict']}: {number}{limit}"
+        columns[title] += [name] if name not in columns[title] else []
     lines = []
     for title, claims in found.items():
         own = columns[title]
         lines += ["", f"**{title}**", "", _row(["claim", *own]), _row(["---"] * (1 + len(own)))]
         lines += [_row([claim, *(cells.get(name, "") for name in own)]) for claim, cells in claims.items()]
     return "\n".join(lines) + "\n"
+
+
+def verdict_counts() -> str:
+    """How many claims have which verdict, a row a setting and task."""
+    counts = Counter((title, name, verdict["verdict"]) for title, name, verdict in _verdicts())
+    rows = dict.fromkeys((title, name) for title, name, _ in counts)
+    lines = ["", _row(["claims about", "data", *WORDS]), _row(["---"] * (2 + len(WORDS)))]
+    for title, name in rows:
+        lines.append(_row([title.lower(), name, *(str(counts[title, name, word]) for word in WORDS)]))
+    return "\n".join(lines) + "\n"
+
+
+def performance() -> str:
+    """The few numbers of `PERFORMANCE`, each with its goal where its benchmark has one."""
+    lines = ["", _row(["what", "measured", "goal"]), _row(["---"] * 3)]
+    for words, name, wanted in PERFORMANCE:
+        document = json.loads((FOLDER / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        lines.append(_row([words, *_measured(document, wanted)]))
+    return "\n".join(lines) + "\n"
+
+
+def _measured(document: dict[str, Any], wanted: str) -> tuple[str, str]:
+    """What a goal, or else a row of a table, says; `KeyError` where there is neither."""
+    for goal in document["goals"]:
+        if goal["what"] == wanted:
+            return _cell(goal["value"]), f"at most {goal['limit']:g}"
+    for table in document["tables"]:
+        for first, *cells in table["rows"]:
+            if first == wanted:
+                named = zip(table["columns"][1:], cells, strict=True)
+                return ", ".join(
+                    _cell(cell) if len(cells) == 1 else f"{column} {_cell(cell)}" for column, cell in named
+                ), ""
+    raise KeyError(wanted)
+
+
+def _verdicts() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(title of the setting, name of the task, verdict) of every claim that was judged."""
+    for task, name in TASKS.items():
+        path = FOLDER / "results" / f"fidelity_{task}.json"
+        if path.is_file():
+            for verdict in json.loads(path.read_text(encoding="utf-8"))["verdicts"]:
+                yield SETTINGS[verdict["setting"]], name, verdict
 
 
 def main() -> int:
@@ -99,15 +161,16 @@ def main() -> int:
     )
     check = parser.parse_args().check
     differ = False
-    for readme in READMES:
-        text = readme.read_text(encoding="utf-8")
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
         filled = fill(text)
         differ = differ or text != filled
         if not check:
-            readme.write_text(filled, encoding="utf-8")
+            file.write_text(filled, encoding="utf-8")
     if check:
         print(
-            "The READMEs and results/*.json", "differ: run python -m benchmarks.table" if differ else "agree"
+            "The documents and results/*.json",
+            "differ: run python -m benchmarks.table" if differ else "agree",
         )
     return int(check and differ)
 
@@ -130,6 +193,8 @@ def _number(value: float) -> str:
     digits = max(0, 2 - int(f"{value:e}".partition("e")[2]))
     return f"{value:.{digits}f}"
 
+
+SUMMARIES = {"verdicts": verdicts, "verdict_counts": verdict_counts, "performance": performance}
 
 if __name__ == "__main__":
     sys.exit(main())

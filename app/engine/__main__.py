@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from app.engine.channel import serve
 from app.workspace import Source, Workspace, open_workspace
 from qbert_core.evaluation import Evaluation, Inspection
-from qbert_core.quantization import GroupAnatomy, Plan
+from qbert_core.quantization import GroupAnatomy, Plan, SiteAnatomy
 from qbert_core.runtime.events import Events
 
 
@@ -64,6 +64,12 @@ class Opened:
         """The error of a site's weights at each of `widths` bits."""
         yield self._workspaces[number].evaluator.errors_by_width(site, groups, widths)
 
+    def site_anatomy(
+        self, number: int, site: str, bits: int, groups: int, clip: float, events: Events
+    ) -> Generator[SiteAnatomy, None, None]:
+        """A whole site's weights under the quantizer."""
+        yield self._workspaces[number].evaluator.site_anatomy(site, bits, groups, clip)
+
 
 def main() -> None:
     """Answer until the server has ended."""
@@ -78,6 +84,7 @@ def main() -> None:
             "group_anatomy": opened.group_anatomy,
             "errors_by_count": opened.errors_by_count,
             "errors_by_width": opened.errors_by_width,
+            "site_anatomy": opened.site_anatomy,
         },
     )
     os._exit(0)  # at once: nobody is left to read what is still being computed

@@ -26,7 +26,7 @@ from qbert_core.runtime.events import Events, Silent
 if TYPE_CHECKING:  # the process is started before the server spends seconds on importing torch itself
     from app.workspace import Source, Workspace
     from qbert_core.evaluation import Evaluation, Inspection
-    from qbert_core.quantization import GroupAnatomy, Plan
+    from qbert_core.quantization import GroupAnatomy, Plan, SiteAnatomy
 
 ROOT = Path(__file__).resolve().parents[2]
 LIVES = 2  # of the process, that one request may cost before it is given up
@@ -163,6 +163,12 @@ class RemoteEvaluator:
         (result,) = self._ask("errors_by_width", site, groups, tuple(widths), events=Silent())
         errors: tuple[float, ...] = result
         return errors
+
+    def site_anatomy(self, site: str, bits: int, groups: int, clip: float) -> SiteAnatomy:
+        """As `Evaluator.site_anatomy`."""
+        (result,) = self._ask("site_anatomy", site, bits, groups, clip, events=Silent())
+        anatomy: SiteAnatomy = result
+        return anatomy
 
     def _ask(self, name: str, *arguments: Any, events: Events) -> Iterator[Any]:
         """Replies to a request about this source. When the process dies, the source is loaded in a new

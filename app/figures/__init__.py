@@ -19,18 +19,23 @@ from .heatmap import kl_heatmap
 from .histogram import weight_histogram
 from .history import Check, stability_history
 from .holdings import Holding, holding_bars
-from .landscape import Landscape, Quantized, known_grid
+from .kldifference import kl_difference
+from .landscape import SURFACE_HEIGHT, Landscape, Quantized, known_grid
+from .marks import layer_outline
 from .methods import LayerKL, kl_by_layer
 from .omega import omega_bars
+from .pairs import bits_pair
 from .palette import (
     MISSING,
     Palette,
     colours_for,
+    fmt_change,
     fmt_correlation,
     fmt_correlation_interval,
     fmt_count,
     fmt_error,
     fmt_interval,
+    fmt_kb,
     fmt_kl,
     fmt_lambda,
     fmt_loss,
@@ -41,6 +46,7 @@ from .palette import (
     fmt_probability,
     fmt_ratio,
     fmt_signed_points,
+    fmt_weight,
     layer_label,
 )
 from .parts import part_bars, part_label
@@ -56,6 +62,7 @@ from .training import Point, epoch_metric, loss_curve
 __all__ = [
     "MISSING",
     "RESIDUAL_LIMIT",
+    "SURFACE_HEIGHT",
     "WINDOW",
     "BlockSensitivity",
     "Check",
@@ -75,6 +82,7 @@ __all__ = [
     "SweepRow",
     "alt_text",
     "attention_maps",
+    "bits_pair",
     "bits_strip",
     "chart_config",
     "colours_for",
@@ -84,11 +92,13 @@ __all__ = [
     "enlarged",
     "epoch_metric",
     "error_steps",
+    "fmt_change",
     "fmt_correlation",
     "fmt_correlation_interval",
     "fmt_count",
     "fmt_error",
     "fmt_interval",
+    "fmt_kb",
     "fmt_kl",
     "fmt_lambda",
     "fmt_loss",
@@ -99,15 +109,18 @@ __all__ = [
     "fmt_probability",
     "fmt_ratio",
     "fmt_signed_points",
+    "fmt_weight",
     "group_count_marks",
     "holding_bars",
     "kl_by_layer",
+    "kl_difference",
     "kl_heatmap",
     "known_grid",
     "lambda_samples",
     "landscape_contour",
     "landscape_surface",
     "layer_label",
+    "layer_outline",
     "loss_curve",
     "omega_bars",
     "pareto",

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from .blocks import table_name
 from .frame import empty_figure, frame, safe
 from .layers import LEFT, RIGHT, layer_axis, pixels_per_layer
+from .marks import declare_layers
 from .palette import SMALL_SIZE, TEXT_SIZE, Palette, colours_for, ink_on, layer_label
 
 _ROWS = {"attention": (2, "Attention"), "ffn": (1, "FFN"), "embedding": (0, "Embedding")}
@@ -30,7 +31,9 @@ class SiteBits:
 
 
 @dataclass(frozen=True)
-class _Cell:
+class Cell:
+    """One rectangle: its left end and width in layers, its row (2 attention, 1 FFN, 0 embedding), its sites."""
+
     left: float
     width: float
     row: int
@@ -38,6 +41,7 @@ class _Cell:
     text: str
     title: str
     detail: str
+    sites: tuple[str, ...]
 
 
 def bits_strip(sites: Sequence[SiteBits], *, dark: bool, layers: int | None = None) -> go.Figure:
@@ -53,12 +57,13 @@ def bits_strip(sites: Sequence[SiteBits], *, dark: bool, layers: int | None = No
         return empty_figure(_NOTHING_YET, dark=dark, height=_HEIGHT)
     colours = colours_for(dark)
     count = layers or 1 + max((site.layer for site in sites if site.layer is not None), default=0)
-    cells = [*_table_cells(sites, count), *_layer_cells(sites, count)]
+    cells = [*table_cells(sites, count), *layer_cells(sites, count)]
     alt = _describe(sites, count)
     figure = frame("bits-strip", dark=dark, height=_HEIGHT, margin=(LEFT, RIGHT, _TOP, _BOTTOM), alt=alt)
     figure.add_trace(_bars(cells, colours))
     figure.update_layout(barmode="overlay", dragmode=False)
     figure.update_xaxes(side="top", **layer_axis(count))
+    declare_layers(figure, "x", count)
     figure.update_yaxes(
         range=[-0.5, 2.5],
         tickvals=[row for row, _ in _ROWS.values()],
@@ -70,7 +75,7 @@ def bits_strip(sites: Sequence[SiteBits], *, dark: bool, layers: int | None = No
     return figure
 
 
-def _layer_cells(sites: Sequence[SiteBits], layers: int) -> Iterable[_Cell]:
+def layer_cells(sites: Sequence[SiteBits], layers: int) -> Iterable[Cell]:
     for layer in range(layers):
         for kind in ("attention", "ffn"):
             here = [site for site in sites if site.layer == layer and site.kind == kind]
@@ -78,13 +83,13 @@ def _layer_cells(sites: Sequence[SiteBits], layers: int) -> Iterable[_Cell]:
             yield from _divide(here, kind, title, layer - _CELL / 2, _CELL, pixels_per_layer(layers))
 
 
-def _table_cells(sites: Sequence[SiteBits], layers: int) -> Iterable[_Cell]:
+def table_cells(sites: Sequence[SiteBits], layers: int) -> Iterable[Cell]:
     tables = [site for site in sites if site.kind == "embedding"]
     pitch = layers / max(len(tables), 1)
     gap = 1 - _CELL
     for index, site in enumerate(tables):
         name = table_name(site.name)
-        yield _Cell(
+        yield Cell(
             left=-0.5 + index * pitch + gap / 2,
             width=pitch - gap,
             row=_ROWS["embedding"][0],
@@ -92,19 +97,20 @@ def _table_cells(sites: Sequence[SiteBits], layers: int) -> Iterable[_Cell]:
             text=f"{name} · {_bits(site.bits)}",
             title=f"Embedding: {name}",
             detail=_detail([site]),
+            sites=(site.name,),
         )
 
 
 def _divide(
     sites: Sequence[SiteBits], kind: str, title: str, left: float, width: float, layer_pixels: float
-) -> Iterable[_Cell]:
+) -> Iterable[Cell]:
     """One cell for sites that agree on their bits, one a site where they do not."""
     parts = [sites] if len({site.bits for site in sites}) == 1 else [[site] for site in sites]
     share = width / max(len(parts), 1)
     for index, part in enumerate(parts):
         bits = part[0].bits
         fits = share * layer_pixels >= 0.62 * SMALL_SIZE * len(str(bits))
-        yield _Cell(
+        yield Cell(
             left=left + index * share,
             width=share,
             row=_ROWS[kind][0],
@@ -112,10 +118,11 @@ def _divide(
             text=str(bits) if fits else "",
             title=title,
             detail=_detail(part),
+            sites=tuple(site.name for site in part),
         )
 
 
-def _bars(cells: Sequence[_Cell], colours: Palette) -> go.Bar:
+def _bars(cells: Sequence[Cell], colours: Palette) -> go.Bar:
     fills = [colours.bit(cell.bits) for cell in cells]
     return go.Bar(
         x=[cell.left + cell.width / 2 for cell in cells],

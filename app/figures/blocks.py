@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from .frame import frame, safe
 from .layers import LEFT, RIGHT, layer_axis
+from .marks import declare_layers
 from .palette import colours_for, layer_label
 
 HEIGHT = 340
@@ -91,6 +92,7 @@ def sheet(
     count = layer_count(blocks, layers)
     figure = frame(name, dark=dark, height=HEIGHT, margin=(LEFT, RIGHT, _TOP, _BOTTOM), alt=alt)
     figure.update_xaxes(**layer_axis(count, embedding=embedding))
+    declare_layers(figure, "x", count)
     figure.update_yaxes(
         fixedrange=True,
         nticks=7,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from .frame import colour_bar, colour_scale, empty_figure, frame
+from .marks import declare_layers
 from .palette import MISSING, SMALL_SIZE, TEXT_SIZE, Palette, colours_for, fmt_kl, layer_label
 
 KL_FLOOR = 1e-4
@@ -14,7 +15,7 @@ KL_CEILING = 2.0
 """Nats; everything above has the highest colour."""
 
 _TICKS = {1e-4: "≤ 0.0001", 1e-3: "0.001", 1e-2: "0.01", 0.1: "0.1", 1.0: "1", 2.0: "≥ 2"}
-_TOP, _BOTTOM = 30, 46
+TOP, BOTTOM = 30, 46
 _NOTHING_YET = "No attention measured yet. Choose a plan: its KL by layer and head appears here."
 
 
@@ -39,7 +40,7 @@ def kl_heatmap(
         selected: 0-based (layer, head) to outline.
     """
     if not kl or not kl[0]:
-        return empty_figure(_NOTHING_YET, dark=dark, height=_height(6))
+        return empty_figure(_NOTHING_YET, dark=dark, height=heatmap_height(6))
     layers, heads = len(kl), len(kl[0])
     values = [[_finite(value) for value in row] for row in kl]
     colours = colours_for(dark)
@@ -47,8 +48,8 @@ def kl_heatmap(
     figure = frame(
         "kl-heatmap",
         dark=dark,
-        height=_height(layers),
-        margin=(46, 102, _TOP, _BOTTOM),
+        height=heatmap_height(layers),
+        margin=(46, 102, TOP, BOTTOM),
         alt=_describe(values, outdated),
     )
     figure.add_trace(_cells(values, colours, outdated))
@@ -76,6 +77,7 @@ def kl_heatmap(
         mirror=True,
         fixedrange=True,
     )
+    declare_layers(figure, "y", layers)
     if outdated:
         figure.add_annotation(
             text="Outdated: an earlier plan’s numbers",
@@ -137,9 +139,10 @@ def _outline(figure: go.Figure, layer: int, head: int, colours: Palette) -> None
         )  # fmt: skip
 
 
-def _height(layers: int) -> int:
+def heatmap_height(layers: int) -> int:
+    """Pixels of a layers x heads figure."""
     row = 34 if layers <= 6 else 28 if layers <= 12 else 21
-    return _TOP + _BOTTOM + row * layers
+    return TOP + BOTTOM + row * layers
 
 
 def _finite(value: float | None) -> float | None:

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from .frame import empty_figure, frame, safe
 from .layers import LEFT, RIGHT, layer_axis
+from .marks import declare_layers
 from .palette import Palette, colours_for, fmt_kl, layer_label
 
 KL_LOW, KL_HIGH = 1e-6, 10.0
@@ -43,6 +44,7 @@ def kl_by_layer(methods: Sequence[LayerKL], *, layers: int, dark: bool) -> go.Fi
         if method.kl:
             figure.add_trace(_line(method, place, colours))
     figure.update_xaxes(**layer_axis(layers))
+    declare_layers(figure, "x", layers)
     powers = range(round(math.log10(KL_LOW)), round(math.log10(KL_HIGH)) + 1)
     figure.update_yaxes(
         type="log",

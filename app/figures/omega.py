@@ -41,6 +41,8 @@ def omega_bars(
 ) -> go.Figure:
     """Omega = |mean| + standard deviation of each block, stacked, in layer order, with its rank on top.
 
+    A bar's `customdata` ends with its 0-based layer.
+
     Args:
         high: names of the blocks that the ranking would give more bits: hatched and outlined.
         layers: how many the model has, so that a layer has its place before its block is there.
@@ -62,7 +64,9 @@ def omega_bars(
         figure.add_trace(_key("more bits proposed", {"color": colours.hand, **_hatch([True], colours)}))
     slot_pixels = pixels_per_layer(layer_count(blocks, layers) + embedding)
     figure.add_trace(_rank_numbers(bars, slot_pixels, colours))
-    figure.update_layout(barmode="stack", legend_traceorder="normal")
+    figure.update_layout(
+        barmode="stack", legend_traceorder="normal", clickmode="event+select", dragmode=False
+    )
     top = nice_limit(1.06 * bar.omega for bar in bars)  # room for the rank above the tallest bar
     figure.update_yaxes(title_text="Ω = |mean λ| + std λ", range=[0, top])
     return figure
@@ -90,6 +94,8 @@ def _stack(bars: Sequence[_Bar], heights: Sequence[float], colour: str, colours:
         y=list(heights),
         width=[bar.width * 0.86 for bar in bars],
         showlegend=False,
+        selected={"marker": {"opacity": 1}},
+        unselected={"marker": {"opacity": 1}},
         marker={"color": colour, **_hatch([bar.high for bar in bars], colours)},
         customdata=[
             [
@@ -100,6 +106,7 @@ def _stack(bars: Sequence[_Bar], heights: Sequence[float], colour: str, colours:
                 fmt_omega(bar.mean),
                 fmt_omega(bar.std),
                 _runs(len(samples(bar.block))) + (", more bits proposed" if bar.high else ""),
+                bar.block["layer"],
             ]
             for bar in bars
         ],

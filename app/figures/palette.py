@@ -232,6 +232,25 @@ def fmt_error(value: float | None) -> str:
     return f"{mantissa}{_TIMES}10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", _MINUS)
 
 
+def fmt_weight(value: float | None) -> str:
+    """A weight or what flows into one, 3 significant digits: -0.41234 -> "−0.412"."""
+    return _significant(value) if _present(value) else MISSING
+
+
+def fmt_kb(count: int | None) -> str:
+    """Bytes in KB of 2^10: 73728 -> "72.0 KB"."""
+    return _fixed(count / 1024, 1) + _NBSP + "KB" if _present(count) else MISSING
+
+
+def fmt_change(value: float | None, digits: int | None = None, unit: str = "") -> str:
+    """A change with its sign and fixed decimals, or 3 significant digits: 0.351 -> "+0.351", -0.25 MB at
+    1 digit -> "−0.2 MB"."""
+    if not _present(value):
+        return MISSING
+    text = _significant(value) if digits is None else _fixed(value, digits)
+    return _signed(text) + (_NBSP + unit if unit else "")
+
+
 def fmt_probability(value: float | None) -> str:
     """A probability in whole percent that is never rounded to certainty: 0.9987 -> "> 99 %", 1 -> "100 %"."""
     if not _present(value):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from .frame import empty_figure, frame, nice_limit, safe
+from .marks import declare_layers
 from .palette import (
     TICK_SIZE,
     Palette,
@@ -92,7 +93,7 @@ def part_bars(
                 selected=still,
                 unselected=still,
                 error_y=_whiskers(own, colours),
-                customdata=[_hover(row) for row in own],
+                customdata=[[*_hover(row), places[_part(row)] - len(TABLES)] for row in own],
                 hovertemplate="<b>%{customdata[1]}</b><br>%{customdata[2]} from fp32 (95 %: %{customdata[3]})"
                 "<br>%{customdata[4]}<extra></extra>",
             )
@@ -105,6 +106,7 @@ def part_bars(
         showgrid=False,
         fixedrange=True,
     )
+    declare_layers(figure, "x", layers, first=len(TABLES))
     low, high = _range(rows)
     figure.update_yaxes(
         title_text=f"{metric_label} from fp32 (pp)",

@@ -34,7 +34,7 @@ def lambda_samples(
 
     A run has the same place within every block, so that a draw of the data can be followed across layers.
     The thick bar is the mean, which Omega uses; the box's own line is the median. Eigenvalues with a residual
-    above RESIDUAL_LIMIT are crosses.
+    above RESIDUAL_LIMIT are crosses. A point's `customdata` ends with its 0-based layer.
 
     Args:
         layers: how many the model has, so that a layer has its place before its block is there; by default
@@ -85,6 +85,7 @@ def lambda_samples(
     )
     figure.add_trace(_means(by_block, places, colours))
     figure.update_yaxes(title_text="λ, top eigenvalue", range=_range(values))
+    figure.update_layout(clickmode="event+select", dragmode=False)
     return figure
 
 
@@ -121,6 +122,8 @@ def _points(drawn: Sequence[tuple[BlockSensitivity, Sequence[Sample], Place]], *
         x=[centre + _jitter(sample.run) * width * 0.7 for _, sample, (centre, width) in marks],
         y=[sample.value for _, sample, _ in marks],
         mode="markers",
+        selected={"marker": {"opacity": 1}},
+        unselected={"marker": {"opacity": 1}},
         customdata=[
             [
                 title(block),
@@ -128,6 +131,7 @@ def _points(drawn: Sequence[tuple[BlockSensitivity, Sequence[Sample], Place]], *
                 sample.run + 1,
                 fmt_lambda(sample.value),
                 fmt_percent(sample.residual, 2),
+                block["layer"],
             ]
             for block, sample, _ in marks
         ],

@@ -16,20 +16,21 @@ from qbert_core.tasks.entities import entities
 
 STYLE = """<style>
 .answers{font-size:.9rem;line-height:1.5;margin:0 0 .4rem}
-.answers .who{font-size:.78rem;opacity:.8;margin-top:.35rem}
+.answers .who{font-size:.75rem;opacity:.8;margin-top:.35rem}
 .answers .text{overflow-wrap:anywhere}
 .answers .long{max-height:12rem;overflow:auto;padding:3px .4rem 3px 3px}
 .answers table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;margin-top:.35rem}
-.answers th{font-size:.78rem;font-weight:400;opacity:.8;text-align:left;padding:.1rem .4rem .1rem 0}
+.answers th{font-size:.75rem;font-weight:400;opacity:.8;text-align:left;padding:.1rem .4rem .1rem 0}
 .answers td{padding:.12rem .4rem .12rem 0;white-space:nowrap}
-.answers td.p{width:36%;padding-left:.35rem;border:1px solid color-mix(in srgb,currentColor 14%,transparent)}
+.answers td.p{width:36%;padding-left:.35rem;border:1px solid color-mix(in srgb,currentColor 14%,transparent);
+  background-repeat:no-repeat}
 .answers td.chosen{font-weight:600}
 .answers .entity{border-radius:4px;padding:.05rem .25rem;margin:0 .05rem}
-.answers .entity small{font-size:.68rem;font-weight:600;margin-left:.3rem;opacity:.85}
+.answers .entity small{font-size:.6875rem;font-weight:600;margin-left:.3rem;opacity:.85}
 .answers .differs{box-shadow:0 0 0 2px currentColor;-webkit-box-decoration-break:clone;box-decoration-break:clone}
 .answers .reference{text-decoration:underline;text-decoration-thickness:2px;text-underline-offset:4px}
 .answers .mark{border-radius:2px;padding:.1rem 0}
-.answers .legend{font-size:.78rem;margin:.35rem 0 0;display:flex;flex-wrap:wrap;gap:.3rem 1rem}
+.answers .legend{font-size:.75rem;margin:.35rem 0 0;display:flex;flex-wrap:wrap;gap:.3rem 1rem}
 </style>"""
 KINDS = ("PER", "ORG", "LOC", "MISC")
 
@@ -75,13 +76,13 @@ def _classes(labels: Sequence[str], item: Item, both: Both, colours: Palette) ->
         + "</tr>"
         for i, label in enumerate(labels)
     )
-    return f"{texts}<table><tr><th></th><th>fp32</th><th>{escape(both.plan)}</th></tr>{rows}</table>"
+    return f"{texts}<table><tr><th>Answer</th><th>fp32</th><th>{escape(both.plan)}</th></tr>{rows}</table>"
 
 
 def _probability(reading: Reading | None, label: int, chosen: bool, colours: Palette) -> str:
     """A cell with a bar as long as the probability; the answer is marked in writing too."""
     share = None if reading is None else float(reading.certainty.probabilities[label])
-    bar = "" if share is None else f"background:{_bar(colours.attention, share)}"
+    bar = "" if share is None else f"background-image:{_bar(colours.attention, share)}"
     text = f"{fmt_probability(share) if share is not None else '…'}{' ✓' if chosen else ''}"
     return f'<td class="p{" chosen" if chosen else ""}" style="{bar}">{text}</td>'
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from app import state
+from app import selection, state
 from app.figures import (
     WINDOW,
     LayerKL,
@@ -59,6 +59,9 @@ def page() -> None:
     plan = current.plan
     live().want(state.session(), workspace, plan)
     chosen = _chosen(workspace)
+    marked = selection.chosen()
+    if marked is not None and marked < workspace.checkpoint.config.layers:
+        chosen.layer = marked
     left, right = st.columns([37, 63], gap="medium")
     with left:
         example = _choose(workspace, plan, chosen)
@@ -120,6 +123,8 @@ def _choose(workspace: Workspace, plan: Plan, chosen: Chosen) -> Example | None:
 
     def picked(key: str, name: str) -> None:
         setattr(chosen, name, st.session_state[key])
+        if name == "layer":
+            selection.choose(chosen.layer)
 
     layer, head = st.columns(2, gap="small")
     for column, label, name, options in (
@@ -201,12 +206,13 @@ def _heatmap(workspace: Workspace, plan: Plan, chosen: Chosen) -> None:
             st.session_state["attention-clicked"] = (int(cell[0]), int(cell[1]))
         # a second click on a cell takes its selection away: it is meant all the same
         chosen.layer, chosen.head = st.session_state.get("attention-clicked", (chosen.layer, chosen.head))
+        selection.choose(chosen.layer)
         st.session_state["attention-click"] = True
 
     def draw() -> None:
         now = measured(workspace, plan)
         state_line(workspace, now)
-        st.markdown("###### Attention KL from fp32, by layer and head: click a cell")
+        st.markdown("## Attention KL from fp32, by layer and head: click a cell")
         kl = (now.result.attention_kl if now.result else None) or ()
         selected = (chosen.layer, chosen.head)
         dark = state.dark()
@@ -236,7 +242,7 @@ def _answers(workspace: Workspace, example: Example, look: Look) -> None:
 
 def _maps(workspace: Workspace, plan: Plan, look: Look | None, chosen: Chosen) -> None:
     seen = look.inspection if look else None
-    st.markdown(f"###### {layer_label(chosen.layer)}, head {chosen.head + 1}: what each token looks at")
+    st.markdown(f"## {layer_label(chosen.layer)}, head {chosen.head + 1}: what each token looks at")
     dark, name = state.dark(), plan.name
     if seen is None:
         shown = st.session_state.get("kept attention-maps")
@@ -284,7 +290,7 @@ def _words(workspace: Workspace, kl: float, tokens: int, chosen: Chosen, windows
 def _methods(workspace: Workspace) -> None:
     """Q-BERT against DirectQ: presets, which are measured when no plan waits."""
     words, pick = st.columns([7, 4], vertical_alignment="bottom", gap="medium")
-    words.markdown("###### Q-BERT (128 groups) against DirectQ (1 range a matrix): attention KL by layer")
+    words.markdown("## Q-BERT (128 groups) against DirectQ (1 range a matrix): attention KL by layer")
     bits = pick.segmented_control(
         "Bits", BITS, default=4, required=True, key="attention-bits", persist_state="session",
         format_func=lambda count: f"{count} bits", label_visibility="collapsed",
@@ -302,6 +308,7 @@ def _methods(workspace: Workspace) -> None:
             "methods-kl",
             (workspace.key, lines, dark),
             lambda: kl_by_layer(lines, layers=layers, dark=dark),
+            layers=True,
         )
         errors = [error for plan in pair if (error := live().error(workspace, plan))]
         for error in errors:

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 from plotly.graph_objects import Figure
 
-from app import state
+from app import selection, state
 from app.cards import Card, cards
 from app.figures import (
     PlanPoint,
@@ -24,7 +24,7 @@ from app.figures import (
     kl_heatmap,
     size_accuracy_scatter,
 )
-from app.kept import drawn
+from app.kept import drawn, outlined
 from app.measured import Measured, measured, measured_words
 from app.plain import plain
 from app.registries import live
@@ -38,6 +38,7 @@ from app.table import (
     layer_table,
 )
 from app.views.budget import budget_panel
+from app.views.sites import sites_panel
 from app.waiting import loaded_workspace
 from app.words import WORDS
 from app.workspace import Workspace
@@ -68,6 +69,7 @@ def page() -> None:
         _edit(workspace, current)
         budget_panel(workspace, current)
         _everywhere(workspace, current)
+    sites_panel(workspace, current)
 
 
 def _edit(workspace: Workspace, current: state.Tuning) -> None:
@@ -93,16 +95,16 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
     pick, undo, redo, reset = st.columns([4, 1, 1, 1], vertical_alignment="bottom", gap="small")
     pick.selectbox("Start from", options, index=options.index(matching), key=key, on_change=choose)
     undo.button(
-        "", icon=":material/undo:", help="Undo", key="undo", width="stretch",
+        "Undo", icon=":material/undo:", help="Undo", key="undo", width="stretch",
         disabled=not current.undo, on_click=state.step_back, args=(current,),
     )  # fmt: skip
     redo.button(
-        "", icon=":material/redo:", help="Redo", key="redo", width="stretch",
+        "Redo", icon=":material/redo:", help="Redo", key="redo", width="stretch",
         disabled=not current.redo, on_click=state.step_forward, args=(current,),
     )  # fmt: skip
     reset.button(
-        "", icon=":material/restart_alt:", help=f"Back to {workspace.start.name}", key="reset", width="stretch",
-        on_click=state.change, args=(current, workspace.start),
+        "Reset", icon=":material/restart_alt:", help=f"Back to {workspace.start.name}", key="reset",
+        width="stretch", on_click=state.change, args=(current, workspace.start),
     )  # fmt: skip
 
     table = current.table or current.plan
@@ -236,6 +238,8 @@ def _live(workspace: Workspace, current: state.Tuning) -> None:
         last = live().settled(workspace, plan)
         _numbers(workspace, plan, again=running and not looked)
         looked = True
+        if selection.changed():
+            st.rerun()
 
     @st.fragment(run_every=POLL_PRESETS if presets_running else None)
     def others() -> None:
@@ -261,8 +265,12 @@ def _numbers(workspace: Workspace, plan: Plan, *, again: bool) -> None:
     shown: Figure | None = st.session_state.get("kl-shown")
     figure = shown if again and shown else _heatmap(workspace, now.result, now.outdated)
     st.session_state["kl-shown"] = figure
-    st.markdown("###### Attention KL from fp32, by layer and head")
-    st.plotly_chart(figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl")
+    st.markdown("## Attention KL from fp32, by layer and head: click marks a layer")
+    with outlined("kl", figure):
+        st.plotly_chart(
+            figure, theme=None, config=chart_config("attention-kl"), alt=alt_text(figure), key="kl",
+            on_select=selection.on_click("kl"), selection_mode="points",
+        )  # fmt: skip
 
 
 def _heatmap(workspace: Workspace, shown: Evaluation | None, outdated: bool) -> Figure:
@@ -347,7 +355,7 @@ def _scatter(workspace: Workspace, current: state.Tuning) -> None:
             size_scale="log",
         ),
     )
-    st.markdown("###### Every plan tried: click one to restore it")
+    st.markdown("## Every plan tried: click one to restore it")
 
     def restore() -> None:
         chosen = st.session_state["scatter"]["selection"]["points"]

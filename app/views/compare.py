@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 from plotly.graph_objects import Figure
 
-from app import state
+from app import selection, state
 from app.figures import (
     LayerKL,
     empty_figure,
@@ -27,7 +27,7 @@ from app.figures import (
     setting_marks,
 )
 from app.jobs import Job
-from app.jobwords import start_words
+from app.jobwords import fmt_seconds, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.registries import jobs
@@ -46,6 +46,7 @@ from app.sweeps import (
     seconds_left,
     write_files,
 )
+from app.tables import marked_rows
 from app.trainingdata import training_data_input
 from app.waiting import loaded_workspace
 from app.words import BANDS, WORDS, epochs, quoted
@@ -94,6 +95,7 @@ def page() -> None:
         if tab.open:
             with tab:
                 _experiment(workspace, experiment, train, limit, training)
+    state.write_link(state.tuning(workspace))
 
 
 def _shared_controls(workspace: Workspace) -> tuple[str, int, Training | None]:
@@ -136,6 +138,8 @@ def _experiment(
         with st.container(key="compare-status"):  # there even when empty: what is below must not jump
             _status(workspace, job, wanted)
         _results(workspace, settings, job)
+        if selection.changed():
+            st.rerun()
 
     draw()
 
@@ -273,7 +277,7 @@ def _progress(job: Job, rows: list[dict[str, Any]]) -> str:
     text = f"{job.done} of {job.total} rows"
     left = seconds_left(rows, job.total, "--finetune" in job.arguments)
     if left is not None:
-        text += f", about {_duration(left)} to go"
+        text += f", about {fmt_seconds(left)} to go"
     if running:
         name = quoted(str(running["name"]))
         if running["finetuned"]:
@@ -285,18 +289,12 @@ def _progress(job: Job, rows: list[dict[str, Any]]) -> str:
     return text
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 def _summary(workspace: Workspace, document: dict[str, Any]) -> str:
     """What the rows were measured on, for whoever wants to repeat it."""
     many = WORDS[workspace.task.name].many
     said = (
         f"{len(document['rows'])} rows, each on the same {fmt_count(document['data']['examples'])} {many}, in "
-        f"{_duration(document['seconds'])}. Activation ranges from {document['calibration']['examples']} examples."
+        f"{fmt_seconds(document['seconds'])}. Activation ranges from {document['calibration']['examples']} examples."
     )
     if document["sensitivity"]:
         found = document["sensitivity"]
@@ -365,9 +363,11 @@ def _figure(
         points = st.session_state[name]["selection"]["points"]
         if points and points[0].get("customdata"):
             st.session_state[chosen_key] = points[0]["customdata"][0]
+        if experiment == "one-at-a-time":
+            selection.on_click(name, -1)()
 
     content = (workspace.key, job.arguments if job else None, len(rows), not rows and running, chosen, dark)
-    show_kept(name, content, draw, on_select=pick)
+    show_kept(name, content, draw, on_select=pick, layers=experiment == "one-at-a-time")
 
 
 def _chosen_line(
@@ -419,7 +419,7 @@ def _table(
                 "95 % of it": fmt_points_interval(*row["difference"]["interval"]),
                 "Size": fmt_mb(row["size_mb"]),
                 "Smaller": fmt_ratio(row["compression"]),
-                "Stored bits": f"{row['effective_bits']:.2f}",
+                "Effective bits": f"{row['effective_bits']:.2f}",
                 "KL": fmt_kl(row["attention_kl_mean"]),
                 "Finetuned": epochs(row["epochs"]) if row["finetuned"] else "no",
                 "Seed": row["seed"],
@@ -435,8 +435,10 @@ def _table(
         if selected and selected[0] < len(rows):
             st.session_state[chosen_key] = row_key(rows[selected[0]])  # type: ignore[arg-type]
 
+    layer = selection.chosen()
+    mine = [experiment == "one-at-a-time" and row["name"].endswith(f"-layer-{layer}") for row in rows]
     st.dataframe(
-        table,
+        marked_rows(table, mine, "Plan"),
         key=name,
         hide_index=True,
         width="stretch",
@@ -451,7 +453,7 @@ def _table(
             ),
             "95 % of it": st.column_config.TextColumn(help="Paired bootstrap over the examples"),
             "Smaller": st.column_config.TextColumn(help="fp32 size over this size; ranges included"),
-            "Stored bits": st.column_config.TextColumn(help="A weight; embeddings and ranges included"),
+            "Effective bits": st.column_config.TextColumn(help="Stored bits a weight; embeddings and ranges included"),
             "KL": st.column_config.TextColumn(help="Attention KL from fp32, mean of all heads, nats"),
             "Seed": st.column_config.NumberColumn(
                 help="Of the finetuning; where there was none, of the bootstrap"
@@ -463,7 +465,7 @@ def _table(
 def _reported(workspace: Workspace, experiment: Experiment) -> None:
     """The paper's own numbers. Never in a figure or table with ours."""
     task = workspace.task.name
-    st.markdown("###### Reported by the paper")
+    st.markdown("## Reported by the paper")
     tables = {"methods": METHODS, "groups": GROUPS}
     rows = tables[experiment].get(task) if experiment in tables else None
     title = WORDS[task].title.split(":")[0]
@@ -503,7 +505,7 @@ def _reported_row(experiment: Experiment, row: ReportedRow, heads: tuple[str, ..
 
 def _attention(workspace: Workspace, rows: list[dict[str, Any]]) -> None:
     """DirectQ and Q-BERT at the same bits: how far attention moves in every layer."""
-    st.markdown("###### Attention KL from fp32 by layer, not finetuned")
+    st.markdown("## Attention KL from fp32 by layer, not finetuned")
     chart, words = st.columns([7, 4], gap="medium")
     with words:
         bits = st.segmented_control(
@@ -523,7 +525,7 @@ def _attention(workspace: Workspace, rows: list[dict[str, Any]]) -> None:
         return kl_by_layer(lines, layers=workspace.checkpoint.config.layers, dark=dark)
 
     with chart:
-        show_kept("kl-methods", (lines, dark), draw)
+        show_kept("kl-methods", (lines, dark), draw, layers=True)
 
 
 def _layer_means(rows: list[dict[str, Any]], name: str) -> list[float]:

@@ -31,14 +31,14 @@ def confidence_section(document: dict[str, Any] | None, runs: int) -> None:
     dark = state.dark()
     left, right = st.columns(2, gap="medium")
     with left:
-        st.markdown("###### How often one block comes out above another")
+        st.markdown("## How often one block comes out above another")
         show_kept(
             "rank-confidence",
             (pairs, [block["name"] for block in blocks], dark),
             lambda: rank_confidence(blocks, pairs, dark=dark),
         )
     with right:
-        st.markdown("###### Sure of the highest, run by run")
+        st.markdown("## Sure of the highest, run by run")
         show_kept(
             "stability",
             (history, confidence, after, runs, dark),

@@ -17,7 +17,7 @@ from app.figures import (
     title,
 )
 from app.jobs import Job
-from app.jobwords import share_done, start_words
+from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.sessionjobs import cancel_job, own_jobs, start_job
@@ -85,7 +85,7 @@ def _words(document: dict[str, Any]) -> str:
     block, trace = document["block"], document["trace"]
     parts = [
         f"{len(document['nodes'])} of {document['probes']} probes on {fmt_count(document['examples'])} examples, "
-        f"{document['hvp_count']} Hessian-vector products in {document['seconds']:.0f} s.",
+        f"{fmt_count(document['hvp_count'])} Hessian-vector products in {fmt_seconds(document['seconds'])}.",
         f"{fmt_count(block['parameters'])} eigenvalues from {fmt_lambda(document['lowest'])} to "
         f"{fmt_lambda(document['highest'])}, each drawn {fmt_omega(document['sigma'])} wide.",
     ]

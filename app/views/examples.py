@@ -216,7 +216,7 @@ def _note(result: Evaluation, count: int) -> str:
 def _detail(workspace: Workspace, plan: Plan, flip: Flip) -> None:
     """One flip with both answers; how sure the models are of them follows a moment later."""
     item = item_of(workspace, flip.index)
-    st.markdown(f"###### Row {flip.index + 1}")
+    st.markdown(f"## Row {flip.index + 1}")
     place = st.container()
     look = look_at(workspace, plan, flip.index)
     seen = look.inspection if look else None

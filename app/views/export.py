@@ -20,7 +20,7 @@ from app.exports import (
     sites_csv,
     zipped,
 )
-from app.figures import fmt_mb
+from app.figures import fmt_mb, fmt_ratio
 from app.jobs import Job
 from app.jobwords import share_done, start_words
 from app.planfiles import write_plan
@@ -60,8 +60,8 @@ def page() -> None:
     live().want(state.session(), workspace, plan)
     size = plan_size(workspace.checkpoint.config, plan)
     st.caption(
-        f"The session's plan {quoted(plan.name)} (page *Bits*): {size.effective_bits:.2f} bits a weight, "
-        f"{fmt_mb(size.size_mb)}, {size.compression:.1f} times smaller."
+        f"The session's plan {quoted(plan.name)} (page *Bits*): {size.effective_bits:.2f} effective bits, "
+        f"{fmt_mb(size.size_mb)}, {fmt_ratio(size.compression)} smaller."
     )
     left, right = st.columns(2, gap="large")
     with left:
@@ -75,7 +75,7 @@ def page() -> None:
 
 
 def _plan(workspace: Workspace, plan: Plan) -> None:
-    st.markdown("**The plan**")
+    st.markdown("## The plan")
     document, table = st.columns(2, gap="small")
     document.download_button(
         "Plan as JSON", plan_text(plan), file_name(plan, "json"), "application/json",
@@ -119,7 +119,7 @@ def _open(workspace: Workspace, current: state.Tuning) -> None:
 
 
 def _recipe(workspace: Workspace, plan: Plan) -> None:
-    st.markdown("**The recipe**")
+    st.markdown("## The recipe")
     try:
         text = recipe(plan, sites_of(workspace.checkpoint.config))
     except InputError as error:
@@ -134,7 +134,7 @@ def _recipe(workspace: Workspace, plan: Plan) -> None:
 
 
 def _model(workspace: Workspace, plan: Plan) -> None:
-    st.markdown("**The packed model**")
+    st.markdown("## The packed model")
     config = workspace.checkpoint.config
     if not any(entry.quantized for entry in plan.sites.values()):
         st.info("This plan quantizes nothing: choose bits below fp32 on the page Bits first.")
@@ -222,7 +222,7 @@ def _status(workspace: Workspace, layout: Layout, folder: Path, job: Job | None)
 
 
 def _report(workspace: Workspace, plan: Plan) -> None:
-    st.markdown("**The report**")
+    st.markdown("## The report")
     waiting = not live().settled(workspace, plan)
 
     @st.fragment(run_every=POLL if waiting else None)

@@ -18,11 +18,12 @@ from app.figures import (
     fmt_interval,
     fmt_loss,
     fmt_percent,
+    fmt_ratio,
     fmt_signed_points,
     loss_curve,
 )
 from app.jobs import Job
-from app.jobwords import share_done, start_words
+from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.planfiles import write_plan
@@ -87,8 +88,8 @@ def _controls(workspace: Workspace) -> Settings:
     if quantized:
         size = plan_size(workspace.checkpoint.config, plan)
         st.caption(
-            f"For the session's plan {quoted(plan.name)} (page *Bits*): {size.effective_bits:.2f} bits a weight, "
-            f"{size.compression:.1f} times smaller. Every step runs the quantized model."
+            f"For the session's plan {quoted(plan.name)} (page *Bits*): {size.effective_bits:.2f} effective bits, "
+            f"{fmt_ratio(size.compression)} smaller. Every step runs the quantized model."
         )
     else:
         st.caption(
@@ -224,8 +225,8 @@ def _status(job: Job | None, folder: Path, wanted: list[str]) -> None:
         )
     elif job is not None and job.state == "done":
         st.caption(
-            f"Finished: {epochs_words(int(job.option('--epochs')))} in {job.result['seconds']:.0f} s, saved in the "
-            "folder above."
+            f"Finished: {epochs_words(int(job.option('--epochs')))} in {fmt_seconds(job.result['seconds'])}, saved "
+            "in the folder above."
         )
     elif job is None and finished(folder):
         st.caption("These settings were trained before: below is what came of it. Start trains them again.")
@@ -242,7 +243,7 @@ def _progress(job: Job) -> str:
     text += f"loss {fmt_loss(point['loss'])}"
     left = point["eta_seconds"]
     if left > 0:
-        text += f", about {left:.0f} s to go" if left < 100 else f", about {left / 60:.0f} min to go"
+        text += f", about {fmt_seconds(left)} to go"
     return text
 
 
@@ -319,7 +320,7 @@ def _outcome(workspace: Workspace, report: dict[str, Any], folder: Path) -> None
                 *(f"{name.replace('_', ' ')} {fmt_percent(report['metrics'][name])}" for name in others),
             ),
         ),
-        Card("Finetuning changed", fmt_signed_points(back), (share, f"in {report['seconds']:.0f} s")),
+        Card("Finetuning changed", fmt_signed_points(back), (share, f"in {fmt_seconds(report['seconds'])}")),
     ]
     said = (
         f"{report['plan']['name']}: measured on all {fmt_count(report['n'])} {words.many} of the data, "
@@ -353,7 +354,7 @@ def _outcome_full(task: Task, report: dict[str, Any], folder: Path) -> None:
         Card(
             "Trained for",
             trained,
-            (f"{fmt_count(report['train']['examples'])} {words.many}", f"in {report['seconds']:.0f} s"),
+            (f"{fmt_count(report['train']['examples'])} {words.many}", f"in {fmt_seconds(report['seconds'])}"),
         ),
     ]
     said = (

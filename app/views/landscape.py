@@ -7,8 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from app import state
+from app import selection, state
 from app.figures import (
+    SURFACE_HEIGHT,
+    empty_figure,
     fmt_count,
     fmt_lambda,
     fmt_loss,
@@ -19,7 +21,7 @@ from app.figures import (
     layer_label,
 )
 from app.jobs import Job
-from app.jobwords import share_done, start_words
+from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.planfiles import plan_path, write_plan
@@ -34,6 +36,7 @@ POLL = 0.5
 CURRENT = "current plan"
 NORMALISE = {"none": "unit", "filter": "filter"}
 GRIDS = (11, 21, 31, 41)
+WAITING = "The first points will be drawn here."
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,16 @@ def _controls(workspace: Workspace) -> tuple[list[str], Job | None]:
         [1.05, 1.9, 1.45, 1.6, 1.45, 1.0, 1.45], vertical_alignment="bottom", gap="small"
     )
     layers = workspace.checkpoint.config.layers
+    layer_key = f"landscape-layer-{layers}"
+    marked = selection.chosen()
+    if marked is not None and marked < layers:  # the layer chosen on any page is the one looked at here
+        st.session_state[layer_key] = marked
     chosen_layer = layer.selectbox(
         "Layer",
         range(layers),
         format_func=layer_label,
-        key=f"landscape-layer-{layers}",
+        key=layer_key,
+        on_change=lambda: selection.choose(st.session_state[layer_key]),
         persist_state="session",
     )
     current = state.tuning(workspace).plan
@@ -176,6 +184,13 @@ def _figures(job: Job | None) -> None:
     document = (job.result or job.partial) if job else None
     dark = state.dark()
     left, right = st.columns(2, gap="medium")
+    if job and job.active and not document:
+        for side, name in ((left, "landscape-surface"), (right, "landscape-contour")):
+            with side:
+                show_kept(
+                    name, ("waiting", dark), lambda: empty_figure(WAITING, dark=dark, height=SURFACE_HEIGHT)
+                )
+        return
     with left:
         # a chart that changes is built anew, its camera too: only when there is more to see
         seen = (job.arguments, known_grid(document), dark) if job and document else dark
@@ -212,7 +227,7 @@ def _truth(document: dict[str, Any]) -> None:
     st.caption(
         f"{_move(quantized, layer)} {values}. {_bend(document['eigenvalues'])}"
         f"{fmt_count(document['examples'])} examples, {fmt_count(document['evaluations'])} measurements of the loss, "
-        f"{document['hvp_count']} Hessian-vector products, {document['seconds']:.0f} s."
+        f"{fmt_count(document['hvp_count'])} Hessian-vector products, {fmt_seconds(document['seconds'])}."
     )
 
 

@@ -26,9 +26,9 @@ STYLE = """<style>
 [class*="st-key-learn-predict"] [role="radiogroup"]{flex-wrap:wrap;row-gap:.4rem} /* else the last is cut off */
 .told{display:grid;grid-template-columns:1fr 1fr;gap:.5rem;min-height:5.2rem}
 .told>div{border:1px solid color-mix(in srgb,currentColor 18%,transparent);border-radius:6px;padding:.4rem .65rem}
-.told .label{font-size:.8rem;opacity:.78}
+.told .label{font-size:.8125rem;opacity:.8}
 .told .said{font-weight:600}
-.told .why{font-size:.78rem;line-height:1.35;opacity:.85;font-variant-numeric:tabular-nums}
+.told .why{font-size:.75rem;line-height:1.35;opacity:.85;font-variant-numeric:tabular-nums}
 </style>"""
 LARGE_STYLE = f"""<style>
 html{{font-size:{LARGE}px!important}}
@@ -120,15 +120,15 @@ def _stepper(learn: Learn) -> None:
 
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.button(
-            "", icon=":material/arrow_back:", key="learn-back", help="Previous step", on_click=go, args=(-1,),
-            disabled=learn.settings.lesson == 1,
+            "Previous step", icon=":material/arrow_back:", key="learn-back", help="Previous step",
+            on_click=go, args=(-1,), disabled=learn.settings.lesson == 1,
         )  # fmt: skip
         st.segmented_control(
             "Step", range(1, len(LESSONS) + 1), key=key, on_change=chosen, required=True,
             label_visibility="collapsed", format_func=lambda number: f"{number} {LESSONS[number - 1].title}",
         )  # fmt: skip
         st.button(
-            "", icon=":material/arrow_forward:", key="learn-next", help="Next step", on_click=go, args=(1,),
+            "Next step", icon=":material/arrow_forward:", key="learn-next", help="Next step", on_click=go, args=(1,),
             disabled=learn.settings.lesson == len(LESSONS),
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import state
+from app import selection, state
 from app.figures import (
     fmt_lambda,
     fmt_mb,
@@ -20,12 +20,12 @@ from app.figures import (
     omega_bars,
 )
 from app.jobs import Job
-from app.jobwords import share_done, start_words, time_left
+from app.jobwords import fmt_seconds, share_done, start_words, time_left
 from app.kept import show_kept
 from app.plain import plain
 from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.table import by_layer as plan_by_layer
-from app.tables import show_table
+from app.tables import marked_rows, show_table
 from app.trainingdata import accepted, training_data_input
 from app.views.confidence import confidence_section, stability_words
 from app.views.density import density_jobs, density_section
@@ -66,8 +66,11 @@ def page() -> None:
             if job is not None:
                 _status(job)
         _results(workspace, job, data, fraction)
+        if selection.changed():
+            st.rerun()
 
     draw()
+    state.write_link(state.tuning(workspace))
 
 
 def _newest(workspace: Workspace) -> Job | None:
@@ -160,7 +163,8 @@ def _status(job: Job) -> None:
         worst = max(r for block in document["blocks"] for r in block["residuals"])
         words = (
             f"{document['runs']} runs of {document['examples']} examples each, {document['hvp_count']} Hessian-vector "
-            f"products in {document['seconds']:.0f} s; every eigenvalue's residual is at most {fmt_percent(worst)}."
+            f"products in {fmt_seconds(document['seconds'])}; every eigenvalue's residual is at most "
+            f"{fmt_percent(worst)}."
         )
         if document["stopped"] == "stable":
             words = f"The ranking is stable: no more of the {job.option('--runs')} runs were needed. {words}"
@@ -231,18 +235,22 @@ def _figures(
     dark, layers = state.dark(), workspace.checkpoint.config.layers
     left, right = st.columns(2, gap="medium")
     with left:
-        st.markdown("###### λ of every run")
+        st.markdown("## λ of every run")
         show_kept(
             "samples",
             (blocks, dark, layers, embedding),
             lambda: lambda_samples(blocks, dark=dark, layers=layers, embedding=embedding),
+            on_select=selection.on_click("samples", -1),
+            layers=True,
         )
     with right:
-        st.markdown("###### Ω and its rank")
+        st.markdown("## Ω and its rank")
         show_kept(
             "omega",
             (blocks, dark, layers, embedding, high),
             lambda: omega_bars(blocks, dark=dark, high=high, layers=layers, embedding=embedding),
+            on_select=selection.on_click("omega", -1),
+            layers=True,
         )
     with st.container():
         if blocks:
@@ -264,7 +272,7 @@ def _proposal(
     layers = len(proposal)
     table, choice = st.columns([3, 2], gap="medium")
     with choice:
-        st.markdown("###### Bits that follow")
+        st.markdown("## Bits that follow")
         st.segmented_control(
             "Bits", list(PAIRS), default=next(iter(PAIRS)), required=True, key="rank-pair",
             persist_state="session",
@@ -278,7 +286,7 @@ def _proposal(
         plan = _plan(workspace, proposal)
         size = plan_size(workspace.checkpoint.config, plan)
         st.caption(
-            f"{fmt_mb(size.size_mb)}, {size.effective_bits:.2f} stored bits a weight; embeddings stay as they are."
+            f"{fmt_mb(size.size_mb)}, {size.effective_bits:.2f} effective bits; embeddings stay as they are."
         )
         if st.button("Apply these bits", icon=":material/check:", type="primary", width="stretch"):
             current = state.tuning(workspace)
@@ -288,7 +296,7 @@ def _proposal(
             st.rerun()
     with table:
         runs = f"{sensitivity.runs} complete run{'s' if sensitivity.runs > 1 else ''}"
-        st.markdown(f"###### Ranking, from {runs}")
+        st.markdown(f"## Ranking, from {runs}")
         rule = RULES[st.session_state.get("rank-rule") or next(iter(RULES))]
         by_layer = {block.layer: block for block in sensitivity.blocks}
         order = [layer for layer, _ in rank(sensitivity, rule)]
@@ -306,9 +314,11 @@ def _proposal(
             }
             for position, layer in enumerate(order, 1)
         ]
+        ranking, marked = pd.DataFrame(rows), selection.chosen()
         show_table(
-            pd.DataFrame(rows),
+            ranking,
             "ranking",
+            shown=marked_rows(ranking, [layer == marked for layer in order], "Layer"),
             height=35 * (min(layers, 12) + 1) + 3,
             column_config={
                 "Residual": st.column_config.TextColumn(help="The largest of all runs: |Hv − λv| / |λ|"),

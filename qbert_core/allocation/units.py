@@ -17,8 +17,7 @@ from qbert_core.bert import BertConfig
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.curvature import Sensitivity, block_named
 from qbert_core.errors import InputError
-from qbert_core.quantization import Site, SitePlan, sites_of, squared_error
-from qbert_core.quantization.size import SCALE_BYTES, ZERO_BYTES
+from qbert_core.quantization import Site, SitePlan, site_bytes, sites_of, squared_error
 
 
 def units_of(
@@ -81,9 +80,8 @@ def make_unit(
         size, harm = 0, 0.0
         for site in own:
             entry = SitePlan(width, groups[site.name])
-            size += math.ceil(site.params * width / 8)
+            size += sum(site_bytes(site, entry))
             if entry.quantized:
-                size += min(entry.groups, site.rows) * (SCALE_BYTES + ZERO_BYTES)
                 harm += 0.5 * weight * moved(site, entry)
         choices.append(Choice(width, size, harm))
     return Unit(name, tuple(choices))

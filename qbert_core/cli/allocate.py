@@ -168,9 +168,9 @@ def add(commands: Commands) -> None:
         metavar="X",
         help="the best plan of at most X MB (size_mb), tables included",
     )
-    c.add_argument("--rule", choices=tuple(METHODS), default="omega")
-    c.add_argument("--groups", type=int, default=128)
-    c.add_argument("--embedding-bits", type=int, default=8)
+    c.add_argument("--rule", choices=tuple(METHODS), default="omega", help="what ranks or weighs a layer")
+    c.add_argument("--groups", type=int, default=128, help="groups a matrix")
+    c.add_argument("--embedding-bits", type=int, default=8, help="of all three tables")
     refine.add_options(c)
 
 

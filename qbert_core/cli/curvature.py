@@ -138,9 +138,11 @@ def add(commands: Commands) -> None:
     """This file's commands and their options."""
     c = commands.add("sensitivity", sensitivity_command)
     task_and(c, "--train")
-    c.add_argument("--runs", type=int, default=10)
+    c.add_argument("--runs", type=int, default=10, help="random draws of the training examples")
     c.add_argument("--fraction", type=float, default=0.1, help="share of the training examples a run")
-    c.add_argument("--block", choices=("layer", "module", "site"), default="layer")
+    c.add_argument(
+        "--block", choices=("layer", "module", "site"), default="layer", help="a module is half a layer"
+    )
     c.add_argument("--tolerance", type=float, default=0.01, help="largest residual of an eigenvalue")
     c.add_argument(
         "--until-stable", action="store_true", help="stop before --runs when the high set is stable"

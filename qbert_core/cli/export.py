@@ -199,4 +199,6 @@ def add(commands: Commands) -> None:
         "--train",
         help="data to calibrate activation ranges on (default: the model's own, the demo's, or --data)",
     )
-    c.add_argument("--seed", type=seed, default=0)
+    c.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="of the order that examples are measured in"
+    )

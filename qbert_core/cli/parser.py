@@ -45,7 +45,7 @@ def task_and(c: Parser, *sources: str) -> None:
     for source in sources:
         c.add_argument(source, required=True, help="file, hub:NAME[/CONFIG]:SPLIT or demo")
     c.add_argument("--limit", type=int, metavar="N", help="first N rows")
-    c.add_argument("--seed", type=seed, default=0)
+    c.add_argument("--seed", type=seed, default=0, metavar="N", help="of everything drawn at random")
 
 
 def seed(text: str) -> int:

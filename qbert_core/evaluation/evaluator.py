@@ -36,11 +36,13 @@ from qbert_core.quantization import (
     GroupAnatomy,
     Plan,
     Quantizer,
+    SiteAnatomy,
     errors_by_count,
     errors_by_width,
     group_anatomy,
     plan_size,
     preset_named,
+    site_anatomy,
     sites_of,
 )
 from qbert_core.runtime.events import Events, Silent
@@ -169,6 +171,10 @@ class Evaluator:
     def errors_by_width(self, site: str, groups: int, widths: Sequence[int]) -> tuple[float, ...]:
         """The mean squared error of a site's weights, in `groups` groups, at each of `widths` bits."""
         return errors_by_width(self._weight(site), groups, widths)
+
+    def site_anatomy(self, site: str, bits: int, groups: int, clip: float) -> SiteAnatomy:
+        """A whole site's weights under the quantizer; `InputError` for what is not there."""
+        return site_anatomy(self._weight(site), bits, groups, clip)
 
     def _weight(self, name: str) -> Tensor:
         """A site's weights, (rows, columns)."""

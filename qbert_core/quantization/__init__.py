@@ -2,9 +2,11 @@
 
 from qbert_core.quantization.anatomy import (
     GroupAnatomy,
+    SiteAnatomy,
     errors_by_count,
     errors_by_width,
     group_anatomy,
+    site_anatomy,
     squared_error,
 )
 from qbert_core.quantization.plan import Plan, SitePlan
@@ -17,7 +19,7 @@ from qbert_core.quantization.simulate import (
     calibrate,
 )
 from qbert_core.quantization.sites import Site, sites_of
-from qbert_core.quantization.size import PlanSize, fp32_size, plan_size
+from qbert_core.quantization.size import PlanSize, fp32_size, plan_size, site_bytes
 
 __all__ = [
     "ActivationRanges",
@@ -27,6 +29,7 @@ __all__ = [
     "QuantizedModel",
     "Quantizer",
     "Site",
+    "SiteAnatomy",
     "SitePlan",
     "calibrate",
     "errors_by_count",
@@ -38,6 +41,8 @@ __all__ = [
     "plan_size",
     "preset_named",
     "presets",
+    "site_anatomy",
+    "site_bytes",
     "sites_of",
     "squared_error",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qbert_core.errors import InputError
+from qbert_core.quantization.plan import FULL
 from qbert_core.quantization.quantizer import centred_codes, fake_quantize, group_runs
 
 WIDTHS = range(1, 9)  # bits
@@ -51,6 +53,21 @@ class GroupAnatomy:
     def nbytes(self) -> int:
         """Of the arrays: what keeping it costs."""
         return self.edges.nbytes + self.counts.nbytes + self.uses.nbytes
+
+
+@dataclass(frozen=True)
+class SiteAnatomy:
+    """A whole weight under the quantizer: its range, and means over all of its numbers."""
+
+    lowest: float
+    highest: float
+    variance: float  # of the weights, around their mean
+    squared_error: float  # mean of (w' - w)^2; 0 for a weight that is not quantized
+
+    @property
+    def relative_error(self) -> float:
+        """The squared error over the variance; NaN for a weight that is the same number throughout."""
+        return self.squared_error / self.variance if self.variance else math.nan
 
 
 def group_anatomy(weight: Tensor, bits: int, groups: int, group: int, bins: int = BINS) -> GroupAnatomy:
@@ -100,9 +117,27 @@ def errors_by_width(weight: Tensor, groups: int, widths: Sequence[int]) -> tuple
     return tuple(squared_error(weight, width, groups) for width in widths)
 
 
-def squared_error(weight: Tensor, bits: int, groups: int) -> float:
+def site_anatomy(weight: Tensor, bits: int, groups: int, clip: float = 100.0) -> SiteAnatomy:
+    """A (rows, columns) weight at `bits` (32: left as it is), split into `groups`, ranges narrowed to the
+    percentile `clip`.
+
+    Raises `InputError` for bits other than 1..8 or 32, or a count below 1.
+    """
+    if bits != FULL:
+        _check(bits, groups)
+    centred = weight - weight.mean()
+    rest = float(centred.mean(dtype=torch.float64))  # fp32's rounding of the mean
+    return SiteAnatomy(
+        lowest=float(weight.min()),
+        highest=float(weight.max()),
+        variance=float(centred.square_().mean(dtype=torch.float64)) - rest**2,
+        squared_error=0.0 if bits == FULL else squared_error(weight, bits, groups, clip),
+    )
+
+
+def squared_error(weight: Tensor, bits: int, groups: int, clip: float = 100.0) -> float:
     """Mean of (w' - w)^2, summed in float64."""
-    moved = fake_quantize(weight, bits, groups).sub_(weight)
+    moved = fake_quantize(weight, bits, groups, clip).sub_(weight)
     return float(moved.square_().mean(dtype=torch.float64))
 
 

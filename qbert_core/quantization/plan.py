@@ -34,6 +34,11 @@ class SitePlan:
     def quantized(self) -> bool:
         return self.bits != FULL
 
+    def applied(self, rows: int) -> int:
+        """The groups a weight with so many rows is really split into: at most one a row, none where it is
+        not quantized."""
+        return min(self.groups, rows) if self.quantized else 0
+
 
 @dataclass(frozen=True)
 class Plan:

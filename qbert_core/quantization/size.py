@@ -17,8 +17,8 @@ import math
 from dataclasses import dataclass
 
 from qbert_core.bert import BertConfig
-from qbert_core.quantization.plan import FULL, Plan
-from qbert_core.quantization.sites import sites_of
+from qbert_core.quantization.plan import FULL, Plan, SitePlan
+from qbert_core.quantization.sites import Site, sites_of
 
 MB = 2**20
 SCALE_BYTES, ZERO_BYTES = 4, 1
@@ -53,6 +53,13 @@ def fp32_size(config: BertConfig) -> dict[str, float]:
     }
 
 
+def site_bytes(site: Site, entry: SitePlan) -> tuple[int, int]:
+    """What one site takes: its packed codes (or its fp32 numbers), and the scales and zero points of its
+    groups. Its bias is in neither."""
+    ranges = entry.applied(site.rows) * (SCALE_BYTES + ZERO_BYTES)
+    return math.ceil(site.params * entry.bits / 8), ranges
+
+
 def plan_size(config: BertConfig, plan: Plan) -> PlanSize:
     """The size of `config`'s model under `plan`."""
     entries = plan.sites
@@ -69,9 +76,7 @@ def plan_size(config: BertConfig, plan: Plan) -> PlanSize:
         place = "embedding" if site.layer is None else "encoder"
         paper_bits += (site.params + extra) * entry.bits
         counted += site.params + extra
-        stored[place] += math.ceil(site.params * entry.bits / 8) + 4 * extra
-        if entry.quantized:
-            stored[place] += min(entry.groups, site.rows) * (SCALE_BYTES + ZERO_BYTES)
+        stored[place] += sum(site_bytes(site, entry)) + 4 * extra
     size = sum(stored.values())
     return PlanSize(
         weights_mb=paper_bits / 8 / MB,

@@ -339,3 +339,66 @@ def test_a_model_nobody_has_open_any_more_is_let_go(source: Source) -> None:
     there = weakref.ref(opened.evaluator)
     del opened
     until(lambda: gc.collect() >= 0 and there() is None, "the model let go", patience=5)
+
+
+def test_plans_beside_an_edit_are_measured_when_it_is_done_and_before_the_presets(
+    workspace: Workspace,
+) -> None:
+    held, evaluator = watched(workspace, presets=True)
+    first, edit, one, other = own_plans(workspace, 4)
+    live = Live()
+    evaluator.hold()
+    live.want("me", held, first)
+    live.wait(held, first, more_than=0, timeout=PATIENCE)
+    live.beside("me", held, (one, other))
+    live.want("me", held, edit)
+    evaluator.release()
+    for plan in (one, other):
+        assert same_numbers(measured(live, held, plan), workspace.evaluator.evaluate(plan))
+    assert evaluator.begun[:4] == [plan.digest for plan in (first, edit, one, other)]
+
+
+def test_an_edit_interrupts_a_plan_beside_it(workspace: Workspace) -> None:
+    held, evaluator = watched(workspace)
+    first, beside, edit = own_plans(workspace, 3)
+    live = Live()
+    live.want("me", held, first)
+    measured(live, held, first)
+    evaluator.hold()
+    live.beside("me", held, (beside,))
+    live.wait(held, beside, more_than=0, timeout=PATIENCE)
+    live.want("me", held, edit)
+    evaluator.release()
+    measured(live, held, edit)
+    measured(live, held, beside)
+    assert evaluator.finished == [plan.digest for plan in (first, edit, beside)]
+
+
+def test_plans_nobody_compares_any_more_are_not_measured(workspace: Workspace) -> None:
+    held, evaluator = watched(workspace)
+    first, beside = own_plans(workspace, 2)
+    live = Live()
+    evaluator.hold()
+    live.want("me", held, first)
+    live.wait(held, first, more_than=0, timeout=PATIENCE)
+    live.beside("me", held, (beside,))
+    live.beside("me", held, ())
+    evaluator.release()
+    measured(live, held, first)
+    live.close(PATIENCE)
+    assert evaluator.begun == [first.digest]
+
+
+def test_a_plan_beside_that_failed_is_tried_again_when_others_are_compared(workspace: Workspace) -> None:
+    held, evaluator = watched(workspace)
+    first, beside = own_plans(workspace, 2)
+    evaluator.errors[beside.digest] = InputError("broken")
+    live = Live()
+    live.want("me", held, first)
+    live.beside("me", held, (beside,))
+    until(lambda: live.error(held, beside), "the error")
+    evaluator.errors.clear()
+    live.beside("me", held, (beside,))
+    assert live.error(held, beside) == "broken", "the same question gives the same answer"
+    live.beside("me", held, (beside, first))
+    measured(live, held, beside)

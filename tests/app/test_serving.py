@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,8 +14,7 @@ import pytest
 from app.serving import UPLOADS, serving, upload_megabytes
 from qbert_core.access import VARIABLE
 from qbert_core.errors import InputError
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.server import app_server
 
 
 def test_without_serve_everything_is_streamlits() -> None:
@@ -68,28 +63,10 @@ def test_what_would_open_the_server_too_far_is_refused(arguments: list[str], exp
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a server that answers to studio.test."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     folder = tmp_path_factory.mktemp("served")
-    log = folder / "log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app", "--serve", "--port", str(port), "--allow-host", "studio.test"],
-            cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "QBERT_HOME": str(folder / "home")},
-        )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1)
-            break
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.2)
-    yield port
-    process.terminate()
-    process.wait(timeout=20)
-    assert "Traceback" not in log.read_text()
+    with app_server(folder, "--serve", "--allow-host", "studio.test") as running:
+        yield running.port
+    assert "Traceback" not in running.log.read_text()
 
 
 def handshake(port: int, host: str, origin: str | None) -> int:

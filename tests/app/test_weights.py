@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from app.engine import Engine
-from app.weights import MAX_LOOKS, ErrorsByCount, OneGroup, Weights
+from app.weights import MAX_LOOKS, ErrorsByCount, OneGroup, Weights, WholeSite
 from app.workspace import Source, Workspace, open_workspace
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.quantization import fake_quantize
@@ -37,6 +37,10 @@ def test_an_answer_is_about_the_models_own_weights(
     assert seen.found.squared_error == pytest.approx(float(expected), rel=1e-6)
     errors = weights.look(workspace, ErrorsByCount(SITE, 4, (1, 16)), PATIENCE)
     assert errors is not None
+    whole = weights.look(workspace, WholeSite(SITE, 4, 16, 99.0), PATIENCE)
+    assert whole is not None
+    error = (fake_quantize(weight, 4, 16, 99.0) - weight).double().square().mean()
+    assert whole.found.squared_error == pytest.approx(float(error), rel=1e-6)
     every = [(fake_quantize(weight, 4, count) - weight).double().square().mean() for count in (1, 16)]
     assert errors.found == pytest.approx([float(error) for error in every], rel=1e-6)
 
@@ -49,6 +53,7 @@ def test_the_engines_process_gives_the_same(source: Source, workspace: Workspace
         one, other = (e.group_anatomy(SITE, 3, 4, 2) for e in (here, remote))
         assert one.errors == other.errors
         assert np.array_equal(one.uses, other.uses)
+        assert here.site_anatomy(SITE, 3, 2, 100.0) == remote.site_anatomy(SITE, 3, 2, 100.0)
         assert here.errors_by_count(SITE, 4, (1, 2)) == remote.errors_by_count(SITE, 4, (1, 2))
     finally:
         engine.stop()

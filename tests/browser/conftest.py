@@ -2,55 +2,52 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from qbert_core.quantization import Plan
+from tests.server import ROOT, app_server
 
-ROOT = Path(__file__).resolve().parents[2]
 # the last one: surfaces are drawn by WebGL, in software here
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-unsafe-swiftshader"]
 PATIENCE = 240_000  # ms: the tests are about what appears, not about how fast
 ROW = 35  # pixels of a table row
+PAGES = {  # path -> title
+    "": "Bits",
+    "sensitivity": "Sensitivity",
+    "attention": "Attention",
+    "examples": "Examples",
+    "compare": "Compare",
+    "landscape": "Loss landscape",
+    "finetune": "Finetune",
+    "export": "Export",
+    "learn": "Learn",
+}
 expect.set_options(timeout=PATIENCE)
+
+
+def rest(page: Page) -> None:
+    """Wait until the script has run: a list that is open while the page is drawn anew is closed again."""
+    page.wait_for_timeout(500)
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
+def go_to(page: Page, path: str) -> None:
+    """Choose a page in the sidebar, as a person does: the session goes on."""
+    page.get_by_test_id("stSidebarNav").get_by_role("link", name=PAGES[path], exact=True).click()
+    expect(page.get_by_role("heading", name=PAGES[path], level=1)).to_be_visible()
+    rest(page)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The app's address, with a store of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    home = str(tmp_path_factory.mktemp("home"))
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app", "--server.port", str(port)],
-            cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "QBERT_HOME": home},
-        )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"{address}/_stcore/health", timeout=1)
-            break
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.2)
-    yield address
-    process.terminate()
-    process.wait(timeout=20)
-    assert not ours(log.read_text()), log.read_text()
+    with app_server(tmp_path_factory.mktemp("server")) as running:
+        yield running.address
+    assert not ours(running.log.read_text()), running.log.read_text()
 
 
 def ours(log: str) -> list[str]:

@@ -10,7 +10,8 @@ from playwright.sync_api import Page, expect
 
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.quantization import preset_named
-from tests.browser.test_curvature_pages import CUT, button, fill, own, plot, rest  # noqa: F401
+from tests.browser.conftest import rest
+from tests.browser.test_curvature_pages import CUT, button, fill, own, plot  # noqa: F401
 
 ROW = 35  # pixels of a table row
 TABS = {"Groups": "groups", "Modules and embeddings": "modules", "One at a time": "one-at-a-time"}

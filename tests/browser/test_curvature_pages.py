@@ -16,7 +16,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from app.figures import fmt_loss
 from tests.app.conftest import write_table
-from tests.browser.conftest import ROOT
+from tests.browser.conftest import rest
+from tests.server import ROOT
 from tests.tiny import make_tiny
 
 CUT = "es => es.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)"
@@ -46,12 +47,6 @@ class Own:
 def own(tmp_path_factory: pytest.TempPathFactory) -> Own:
     folder = tmp_path_factory.mktemp("own")
     return Own(str(make_tiny(folder / "tiny")), str(write_table(folder / "sixty.csv")))
-
-
-def rest(page: Page) -> None:
-    """Wait until the script has run: a list that is open while the page is drawn anew is closed again."""
-    page.wait_for_timeout(500)
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
 
 
 def fill(page: Page, label: str, value: str) -> None:

@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.app.conftest import write_table
-from tests.browser.test_curvature_pages import choose, plot, rest
+from tests.browser.conftest import rest
+from tests.browser.test_curvature_pages import choose, plot
 from tests.tiny import make_tiny
 
 EVIL = "<img src=x onerror=document.title='hacked'>"

@@ -13,7 +13,8 @@ from qbert_core.evaluation import Evaluator, calibration
 from qbert_core.quantization import SitePlan, preset_named
 from qbert_core.tasks import task_named
 from qbert_core.tasks.data import read_table
-from tests.browser.conftest import PATIENCE, ROOT, ours
+from tests.browser.conftest import PATIENCE, ours
+from tests.server import ROOT
 from tests.tiny import make_tiny
 
 

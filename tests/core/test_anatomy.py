@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from qbert_core.errors import InputError
-from qbert_core.quantization import errors_by_count, group_anatomy
+from qbert_core.quantization import errors_by_count, fake_quantize, group_anatomy, site_anatomy
 
 MATRICES = arrays(
     np.float32, st.tuples(st.integers(1, 9), st.integers(1, 7)), elements=st.floats(-4, 4, width=32)
@@ -80,3 +82,41 @@ def test_what_is_not_there_is_said(bits: int, groups: int, group: int, said: str
 def test_a_count_below_one_is_said() -> None:
     with pytest.raises(InputError, match="group count 0; expected at least 1"):
         errors_by_count(torch.ones(4, 2), 4, (1, 0))
+
+
+@settings(deadline=None, max_examples=60)
+@given(MATRICES, st.integers(1, 8), st.integers(1, 12))
+def test_a_site_has_numpys_range_and_variance_and_the_papers_error(
+    weight: np.ndarray, bits: int, groups: int
+) -> None:
+    found = site_anatomy(torch.from_numpy(weight), bits, groups)
+    parts = np.array_split(weight, min(groups, len(weight)))
+    total = sum(((quantized(part, bits)[1] - part) ** 2).sum() for part in parts)
+    assert (found.lowest, found.highest) == (weight.min(), weight.max())
+    variance = float(weight.astype(np.float64).var())
+    assert found.variance == pytest.approx(variance, rel=1e-5, abs=1e-11)
+    assert found.squared_error == pytest.approx(total / weight.size, rel=1e-4, abs=1e-12)
+    if found.variance:
+        assert found.relative_error == found.squared_error / found.variance
+
+
+def test_a_site_that_is_left_alone_has_no_error() -> None:
+    found = site_anatomy(torch.tensor([[1.0, -3.0], [0.5, 2.0]]), 32, 7)
+    assert (found.squared_error, found.relative_error, found.lowest, found.highest) == (0, 0, -3, 2)
+
+
+def test_a_site_of_one_number_has_no_relative_error() -> None:
+    assert math.isnan(site_anatomy(torch.full((3, 2), 0.25), 4, 1).relative_error)
+
+
+def test_narrowed_ranges_count_in_a_sites_error() -> None:
+    weight = torch.randn(40, 30, generator=torch.Generator().manual_seed(1))
+    error = float((fake_quantize(weight, 3, 4, 99.0) - weight).double().square().mean())
+    assert site_anatomy(weight, 3, 4, 99.0).squared_error == pytest.approx(error, rel=1e-6)
+    assert site_anatomy(weight, 3, 4).squared_error != pytest.approx(error, rel=1e-3)
+
+
+@pytest.mark.parametrize(("bits", "groups", "said"), [(9, 1, "bits 9; expected 1..8"), (4, 0, "at least 1")])
+def test_what_no_site_can_have_is_said(bits: int, groups: int, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        site_anatomy(torch.ones(4, 2), bits, groups)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -60,6 +61,19 @@ class Machines:
         with (self._folder / f"{kind}.log").open("ab") as log:
             return subprocess.Popen(command, env=environment, cwd=self._folder, stdout=log, stderr=log)
 
+    def complete(self) -> None:
+        """Start what is missing of a scheduler and two workers; a worker that stands still is missing."""
+        if self.scheduler is None or self.scheduler.poll() is not None:
+            self.__exit__()  # its workers know nobody any more
+            self.start_scheduler()
+        for worker in self.workers:
+            if worker.poll() is None and psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED:
+                worker.kill()
+                worker.wait()
+        self.workers = [worker for worker in self.workers if worker.poll() is None]
+        while len(self.workers) < 2:
+            self.start_worker()
+
     def __enter__(self) -> Machines:
         self.start_scheduler()
         return self
@@ -69,6 +83,7 @@ class Machines:
             if process is not None:
                 process.kill()
                 process.wait()
+        self.workers, self.scheduler = [], None
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +100,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def machines(tmp_path: Path) -> Iterator[Machines]:
+@pytest.fixture(scope="module")
+def cluster_of_the_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """Processes that have to import torch and Dask take longer to start than most tests here to run."""
     pytest.importorskip("distributed")
-    with Machines(tmp_path) as started:
-        started.start_worker()
-        started.start_worker()
+    with Machines(tmp_path_factory.mktemp("cluster")) as started:
         yield started
+
+
+@pytest.fixture
+def machines(cluster_of_the_module: Machines) -> Machines:
+    """A scheduler and two workers, whatever an earlier test did to them."""
+    cluster_of_the_module.complete()
+    return cluster_of_the_module
 
 
 class After(Silent):

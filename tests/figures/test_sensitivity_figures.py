@@ -134,8 +134,8 @@ def test_a_layer_has_the_same_place_whatever_it_is_cut_into() -> None:
 def test_hover_has_the_run_its_residual_and_the_zero_based_name() -> None:
     points = trace(lambda_samples([block(2, "layer", [12.84, -22.5])], dark=False), "layer")
     assert [list(row) for row in points.customdata] == [
-        ["L3", "bert.encoder.layer.2.layer.0", 1, "+12.8", "0.10\xa0%"],
-        ["L3", "bert.encoder.layer.2.layer.0", 2, "\N{MINUS SIGN}22.5", "0.10\xa0%"],
+        ["L3", "bert.encoder.layer.2.layer.0", 1, "+12.8", "0.10\xa0%", 2],
+        ["L3", "bert.encoder.layer.2.layer.0", 2, "\N{MINUS SIGN}22.5", "0.10\xa0%", 2],
     ]
 
 

@@ -69,7 +69,7 @@ class BitsStep(Step):
             said += f"; the paper’s plan keeps its own {own} layers"
         st.html(cards(items, outdated=not plans, state=said, plan="", n=0))
         self._analysis.progress()
-        st.markdown(f"###### {self.metric} of the three plans")
+        st.markdown(f"## {self.metric} of the three plans")
         if plans:
             draw_contest(self, "choices", list(plans.items()), chosen=None)
         else:

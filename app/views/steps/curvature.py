@@ -64,7 +64,7 @@ class CurvatureStep(Step):
         else:
             self._shape()
         self._analysis.progress()
-        st.markdown("###### Ω of every layer, and its rank")
+        st.markdown("## Ω of every layer, and its rank")
         document = self._analysis.document if self.revealed and found else None
         blocks: list[dict[str, Any]] = document["blocks"] if document else []
         waiting = None if document else self.missing or HIDDEN

@@ -58,7 +58,7 @@ class EmbeddingStep(Step):
             metric_card(self, now),
         ]
         show_cards(self, items, now)
-        st.markdown("###### Where the bytes are")
+        st.markdown("## Where the bytes are")
         self.draw(
             "holdings", "tables", lambda dark: holding_bars(self._held(), chosen=None, waiting="", dark=dark)
         )

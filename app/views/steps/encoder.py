@@ -64,10 +64,10 @@ class EncoderStep(Step):
         ]
         said = f"From the weights of {self.workspace.checkpoint.name}"
         st.html(cards(items, outdated=seen is None, state=said, plan="", n=0))
-        st.markdown(f"###### The weights of {name}")
+        st.markdown(f"## The weights of {name}")
         edges, counts = ([], []) if seen is None else (seen.edges.tolist(), seen.counts.tolist())
         self.draw("matrix", (edges, counts), lambda dark: weight_histogram(edges, counts, dark=dark))
-        st.markdown("###### Attention and FFN by layer")
+        st.markdown("## Attention and FFN by layer")
         held = self._held() if self.revealed else []
         chosen = layer_label(self.settings.layer)
         self.draw(

@@ -75,7 +75,7 @@ class GroupsStep(Step):
         ]
         show_cards(self, items, now)
         name = f"{layer_label(self.settings.layer)} {MATRIX_NAMES[self.settings.matrix]}"
-        st.markdown(f"###### Error of {name} over all its groups, 4 bits")
+        st.markdown(f"## Error of {name} over all its groups, 4 bits")
         labels = [_label(word, group_count(word, self.config, self.site.rows)) for word in COUNTS]
         points = [ErrorPoint(label, error) for label, error in zip(labels, errors, strict=False)]
         self.draw(
@@ -86,7 +86,7 @@ class GroupsStep(Step):
                 height=CURVE, dark=dark,
             ),
         )  # fmt: skip
-        st.markdown(f"###### {self.metric} of the whole model at 4 bits")
+        st.markdown(f"## {self.metric} of the whole model at 4 bits")
         draw_contest(
             self, "counts", [(_label(word).replace("<br>", " "), count_plan(self.config, word)) for word in COUNTS],
             chosen=_label(self.settings.count).replace("<br>", " "),

@@ -83,12 +83,12 @@ class QuantizerStep(Step):
             first, end = seen.rows
             where = f"{name}, group {self.settings.group + 1} of {seen.groups}: rows {first + 1} to {end}"
         st.html(cards(items, outdated=seen is None, state=where, plan="", n=0))
-        st.markdown("###### Its weights and the levels they are rounded to")
+        st.markdown("## Its weights and the levels they are rounded to")
         drawn = (
             [] if seen is None else [a.tolist() for a in (seen.edges, seen.counts, seen.levels, seen.uses)]
         )
         self.draw("levels", drawn, lambda dark: weight_histogram(*(drawn or ([], [])), dark=dark))
-        st.markdown("###### The error of this group at every width")
+        st.markdown("## The error of this group at every width")
         points = []
         if self.revealed and seen is not None:
             points = [ErrorPoint(str(bits), seen.errors[bits - 1]) for bits in WIDTHS]

@@ -1,0 +1,169 @@
+"""The pictures of README.md: `python -m assets.screenshots.make [PAGE ..]`, every page in both themes.
+
+Opens the demo in a browser, does what a person would do (analyse, apply 2 and 3 bits, compare, train a little,
+export), and takes each page as it is then. Needs Chromium; takes about ten minutes on two cores for all pages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+from benchmarks.app_server import browser, running_app
+
+FOLDER = Path(__file__).resolve().parent
+SIZE = {"width": 1280, "height": 800}
+PATIENCE = 900_000  # ms: for a job on a machine that does other things too
+QUIET = 2.0  # seconds without a running job after which all are taken to be done
+RUNS = 5  # of the sensitivity analysis
+SURFACES = "--enable-unsafe-swiftshader"  # they are drawn by WebGL, in software here
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A page: its path, what its link says besides the plan, and the job it shows."""
+
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    job: str = ""
+
+
+SHOTS = {
+    "bits": Shot("/bits"),
+    "sensitivity": Shot("/sensitivity", job="sensitivity"),
+    "attention": Shot("/attention", (("layer", "3"), ("head", "5"))),
+    "examples": Shot("/examples"),
+    "compare": Shot("/compare", job="compare"),
+    "landscape": Shot("/landscape", job="landscape"),
+    "finetune": Shot("/finetune", job="finetune"),
+    "export": Shot("/export", job="export"),
+    "learn": Shot("/learn", (("lesson", "3"), ("bits", "3"))),
+}
+
+
+def main() -> None:
+    """Make the pictures asked for, all when none is named."""
+    parser = argparse.ArgumentParser(prog="python -m assets.screenshots.make", description=__doc__)
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(SHOTS)}; all when none")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where they go")
+    options = parser.parse_args()
+    wanted = options.pages or list(SHOTS)
+    if unknown := set(wanted) - set(SHOTS):
+        parser.error(f"no page {', '.join(sorted(unknown))}; there is {', '.join(SHOTS)}")
+    with running_app() as server, browser(SURFACES) as chromium:
+        server.answers()
+        plan = prepare(chromium, server.address, {SHOTS[name].job for name in wanted})
+        for name in wanted:
+            for scheme in ("light", "dark"):
+                target = options.folder / f"{name}-{scheme}.webp"
+                save(taken(chromium, server.address, SHOTS[name], plan, scheme), target)
+                print(f"{target}: {target.stat().st_size:,} bytes", flush=True)
+
+
+def prepare(chromium: Browser, address: str, jobs: set[str]) -> str:
+    """Make the plan of the pictures and run the jobs they show; returns the plan as it stands in links."""
+    page = opened(chromium, f"{address}/sensitivity", "light")
+    fill(page, "Runs", str(RUNS))
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_text(f"from {RUNS} complete runs").wait_for()
+    finished(page)
+    page.get_by_text("2 and 3", exact=True).click()
+    settled(page)
+    page.get_by_role("button", name="Apply these bits").click()
+    page.wait_for_url(re.compile(r"/(bits)?\?.*plan="))
+    measured(page)
+    found = re.search(r"plan=([\w-]+)", page.url)
+    assert found is not None
+    plan = found[1]
+    for job in sorted(jobs & {"compare", "landscape", "finetune", "export"}):
+        page.goto(f"{address}/{job}?plan={plan}")
+        settled(page)
+        if job == "finetune":
+            fill(page, "Epochs", "1")
+        if job == "export":
+            page.get_by_text("Smallest", exact=True).click()
+            settled(page)
+        page.get_by_role("button", name="Export" if job == "export" else "Start", exact=True).click()
+        settled(page)
+    finished(page)
+    page.context.close()
+    return plan
+
+
+def taken(chromium: Browser, address: str, shot: Shot, plan: str, scheme: str) -> bytes:
+    """A page as PNG."""
+    query = urlencode((("plan", plan), *shot.query))
+    page = opened(chromium, f"{address}{shot.path}?{query}", scheme)
+    if shot.path == "/export":
+        page.get_by_text("Smallest", exact=True).click()
+        settled(page)
+    measured(page)
+    page.mouse.move(SIZE["width"] / 2, 4)
+    page.wait_for_timeout(2500)  # charts grow in
+    picture = page.screenshot()
+    page.context.close()
+    return picture
+
+
+def opened(chromium: Browser, link: str, scheme: str) -> Page:
+    """A new session at `link`, once its script has run."""
+    context = chromium.new_context(viewport=SIZE, color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(link)
+    page.get_by_role("heading", level=1).first.wait_for()
+    page.get_by_text(re.compile("^n = ")).first.wait_for()  # the sidebar, when the data are loaded
+    settled(page)
+    return page
+
+
+def settled(page: Page) -> None:
+    """Wait until the script has run."""
+    page.wait_for_timeout(800)
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
+def measured(page: Page) -> None:
+    """Wait until the page's numbers are current and complete, where it has any."""
+    settled(page)
+    if page.locator(".state").count():
+        page.locator('.state[data-state="current"]', has_text="measured").first.wait_for()
+    settled(page)
+
+
+def finished(page: Page) -> None:
+    """Wait until no job has been under way for a while."""
+    since = time.monotonic()
+    while time.monotonic() - since < QUIET:
+        page.wait_for_timeout(250)
+        if page.locator(".st-key-jobs [data-testid=stProgress]").count():
+            since = time.monotonic()
+
+
+def fill(page: Page, label: str, value: str) -> None:
+    """Put a number into a field."""
+    box = page.get_by_role("spinbutton", name=label)
+    box.fill(value)
+    box.press("Enter")
+    settled(page)
+
+
+def save(png: bytes, target: Path) -> None:
+    """Write a picture of at most 256 colours, replacing the old one whole."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".partial", delete=False) as file:
+        picture.convert("RGB").save(file, "WEBP", lossless=True, method=6)
+    Path(file.name).replace(target)
+
+
+if __name__ == "__main__":
+    main()

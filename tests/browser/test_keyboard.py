@@ -1,0 +1,54 @@
+"""The main path without a mouse: a preset, a cell, undo, a job and its end, another page, an export."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+from qbert_core.checkpoints import load_checkpoint
+from qbert_core.quantization import SitePlan, preset_named
+from tests.browser.conftest import rest
+from tests.browser.test_curvature_pages import Own, own  # noqa: F401
+
+MOST = 120  # Tab presses until something counts as out of reach
+ATTENTION = ("self.query", "self.key", "self.value", "output.dense")
+
+
+def tab_to(page: Page, selector: str) -> None:
+    """Press Tab until the focus is on or inside an element of `selector`."""
+    rest(page)
+    for _ in range(MOST):
+        page.keyboard.press("Tab")
+        if page.evaluate("s => !!document.activeElement?.closest(s)", selector):
+            return
+    raise AssertionError(f"{selector} is not reached with {MOST} presses of Tab")
+
+
+def test_the_main_path_by_keyboard(visit, own: Own) -> None:  # noqa: F811
+    seen = visit(own.link("/"))
+    page, keys = seen.page, seen.page.keyboard
+    seen.state()
+    config = load_checkpoint(own.model).config
+    start, chosen = (preset_named(config, "sst2", name) for name in ("qbert-4", "directq-2"))
+
+    tab_to(page, ".stSelectbox input")
+    keys.type("directq-2")
+    keys.press("Enter")
+    seen.expect_plan(chosen)
+    tab_to(page, ".st-key-undo button")
+    keys.press("Enter")
+    seen.expect_plan(start)
+
+    tab_to(page, ".st-key-plan-tables canvas")
+    for key in ("ArrowRight", "ArrowDown", "Enter"):  # L2's attention
+        keys.press(key)
+        page.wait_for_timeout(300)
+    keys.type("2")
+    page.wait_for_timeout(300)
+    keys.press("Enter")
+    seen.expect_plan(
+        start.with_sites({f"bert.encoder.layer.1.attention.{n}": SitePlan(2, 128) for n in ATTENTION})
+    )
+
+    tab_to(page, "[data-testid=stSidebarNavLink][href*=sensitivity]")
+    keys.press("Enter")
+    expect(page.get_by_role("heading", name="Sensitivity", exact=True)).to_be_visible()

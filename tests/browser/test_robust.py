@@ -1,0 +1,181 @@
+"""What happens around a page: reload, back and forward, two tabs, a slow machine, a server that goes away, zoom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from qbert_core.checkpoints import load_checkpoint
+from qbert_core.quantization import Plan, preset_named
+from tests.app.conftest import write_table
+from tests.browser.conftest import PAGES, PATIENCE, Visit, go_to, rest
+from tests.browser.test_curvature_pages import CUT, Own, choose, own  # noqa: F401
+from tests.server import app_server, free_port
+from tests.tiny import make_tiny
+
+SLOWER = 6  # times
+
+
+def preset(own: Own, name: str) -> Plan:  # noqa: F811
+    return preset_named(load_checkpoint(own.model).config, "sst2", name)
+
+
+def test_back_and_forward_go_through_pages_and_plans(visit, own: Own) -> None:  # noqa: F811
+    seen = visit(own.link("/"))
+    page = seen.page
+    seen.state()
+    for name in ("directq-2", "qbert-3"):
+        choose(page, "Start from", name)
+        seen.expect_plan(preset(own, name))
+    page.get_by_role("link", name="Examples").click()
+    expect(page.get_by_role("heading", name="Examples", exact=True)).to_be_visible()
+    seen.expect_plan(preset(own, "qbert-3"))
+    page.go_back()
+    expect(page.get_by_role("heading", name="Bits", exact=True)).to_be_visible()
+    seen.expect_plan(preset(own, "qbert-3"))
+    page.go_back()
+    seen.expect_plan(preset(own, "directq-2"))
+    page.go_forward()
+    seen.expect_plan(preset(own, "qbert-3"))
+    page.go_forward()
+    expect(page.get_by_role("heading", name="Examples", exact=True)).to_be_visible()
+    seen.expect_plan(preset(own, "qbert-3"))
+
+
+def test_a_reload_keeps_plan_and_numbers_on_every_page(visit, own: Own) -> None:  # noqa: F811
+    seen = visit(own.link("/"))
+    page = seen.page
+    seen.state()
+    choose(page, "Start from", "directq-2")
+    seen.expect_plan(preset(own, "directq-2"))
+    accuracy = seen.value("Accuracy")
+    for path, title in PAGES.items():
+        go_to(page, path)
+        page.reload()
+        expect(page.get_by_role("heading", name=title, level=1)).to_be_visible()
+        rest(page)
+        assert page.get_by_test_id("stException").count() == 0
+    go_to(page, "")
+    seen.expect_plan(preset(own, "directq-2"))
+    assert seen.value("Accuracy") == accuracy
+    assert seen.errors == []
+
+
+def test_two_tabs_of_one_browser_keep_their_own_plans(visit, own: Own) -> None:  # noqa: F811
+    one = visit(own.link("/"))
+    one.state()
+    two = Visit(one.page.context.new_page())
+    two.page.set_default_timeout(PATIENCE)
+    two.page.goto(one.page.url)
+    two.state()
+    choose(one.page, "Start from", "directq-2")
+    choose(two.page, "Start from", "qbert-3")
+    one.expect_plan(preset(own, "directq-2"))
+    two.expect_plan(preset(own, "qbert-3"))
+    for tab, name in ((one, "directq-2"), (two, "qbert-3")):
+        tab.page.reload()
+        tab.expect_plan(preset(own, name))
+
+
+def test_on_a_slow_machine_the_last_numbers_stand_until_the_new_are_there(visit, own: Own) -> None:  # noqa: F811
+    seen = visit(own.link("/"))
+    page = seen.page
+    seen.state()
+    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOWER})
+    page.evaluate(
+        """() => {
+            window.least = Infinity;
+            const look = () => {
+                const shown = [...document.querySelectorAll('.card .value')].filter(e => /\\d/.test(e.innerText));
+                window.least = Math.min(window.least, shown.length);
+                requestAnimationFrame(look);
+            };
+            look();
+        }"""
+    )
+    for name in ("directq-2", "qbert-3"):
+        choose(page, "Start from", name)
+        seen.expect_plan(preset(own, name))
+    assert page.evaluate("window.least") == 4, "no frame without numbers"
+    assert seen.errors == []
+
+
+def test_a_page_finds_its_plan_again_when_the_server_comes_back(browser: Browser, tmp_path: Path) -> None:
+    model, data = make_tiny(tmp_path / "tiny"), write_table(tmp_path / "sixty.csv")
+    plan = preset_named(load_checkpoint(model).config, "sst2", "directq-2")
+    port = free_port()
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    seen = Visit(context.new_page())
+    seen.page.set_default_timeout(PATIENCE)
+    with app_server(tmp_path, port=port) as server:
+        seen.page.goto(f"{server.address}/?model={model}&data={data}")
+        seen.state()
+        choose(seen.page, "Start from", "directq-2")
+        seen.expect_plan(plan)
+        before = seen.value("Accuracy")
+    expect(seen.page.locator(".card .value").first).to_be_visible()  # what was shown stays
+    with app_server(tmp_path, port=port):
+        context.set_offline(True)
+        seen.page.wait_for_timeout(1500)
+        context.set_offline(False)
+        choose(seen.page, "Start from", "qbert-3")  # when it answers, it is the new server
+        seen.expect_plan(preset_named(load_checkpoint(model).config, "sst2", "qbert-3"))
+        seen.page.locator(".st-key-undo button").first.click()
+        seen.expect_plan(plan)
+        assert seen.value("Accuracy") == before
+    context.close()
+
+
+OVERLAPPING = """() => {
+    const all = [...document.querySelectorAll('.stMain [data-testid=stElementContainer]')]
+        .map(e => [e, e.getBoundingClientRect()]).filter(([e, box]) => box.width > 2 && box.height > 2);
+    const found = [];
+    for (const [i, [e, a]] of all.entries()) for (const [f, b] of all.slice(i + 1)) {
+        const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+        const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+        if (across > 2 && down > 2 && !e.contains(f) && !f.contains(e))
+            found.push([e.innerText.slice(0, 40), f.innerText.slice(0, 40), across, down]);
+    }
+    return found;
+}"""
+WIDE = "() => ['html', '.stMain'].map(s => document.querySelector(s)).filter(e => e.scrollWidth > e.clientWidth).length"
+TEXTS = (
+    ".card .label", ".card .value", ".card .note", "[data-testid=stMetricLabel] *", "[data-testid=stMetricValue] *",
+    ".stMain [data-testid=stWidgetLabel] *", ".stMain button p", "[data-testid=stSidebarNavLink] span",
+)  # fmt: skip
+
+
+def crowded(page: Page) -> dict[str, Any]:
+    """What is cut off, lies over something else or is wider than the page."""
+    found: dict[str, Any] = {text: page.eval_on_selector_all(text, CUT) for text in TEXTS}
+    found |= {"wide": page.evaluate(WIDE), "overlapping": page.evaluate(OVERLAPPING)}
+    return {name: what for name, what in found.items() if what}
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1600, 1000)])
+@pytest.mark.parametrize("zoom", [0.8, 1.5])
+def test_nothing_is_cut_off_or_covered_when_the_browser_zooms(
+    browser: Browser,
+    server: str,
+    own: Own,  # noqa: F811
+    zoom: float,
+    width: int,
+    height: int,
+) -> None:
+    """A browser that zooms tells the page of a smaller window with more pixels to each of its own."""
+    context = browser.new_context(
+        viewport={"width": round(width / zoom), "height": round(height / zoom)}, device_scale_factor=zoom
+    )
+    seen = Visit(context.new_page())
+    seen.page.set_default_timeout(PATIENCE)
+    seen.page.goto(server + own.link("/"))
+    seen.state()
+    found = {}
+    for path in PAGES:
+        go_to(seen.page, path)
+        found[path] = crowded(seen.page)
+    assert {path: what for path, what in found.items() if what} == {}
+    context.close()
