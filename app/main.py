@@ -89,6 +89,6 @@ if st.session_state.pop("go_to_attention", False):
 st.html(STYLE)
 selection.changed()  # a run of the whole page shows it everywhere
 with_jobs = (bits_page, sensitivity_page, compare_page, landscape_page, finetune_page, export_page, learn_page)
-sidebar({shows.url_path: shows for shows in with_jobs})
+sidebar({shows.url_path or "bits": shows for shows in with_jobs})  # the home page has no path
 page.run()
 marked_layer()

@@ -94,9 +94,11 @@ def predicted_scatter(
                 customdata=[_hover(row, predictor, metric) for row in some],
                 hovertemplate=_HOVER,
                 name=name,
+                showlegend=False,
                 cliponaxis=False,
             )
         )
+    figure.add_traces([_key(symbol, name, size, colours) for symbol, name, size in _MARKS.values()])
     _baseline(figure, rows, metric, band, by_loss, colours)
     figure.update_layout(
         coloraxis={
@@ -128,6 +130,17 @@ _HOVER = (
     "<b>%{customdata[0]}</b>, %{customdata[1]}<br>predicted harm %{customdata[2]}"
     "<br>%{customdata[3]} (95 %: %{customdata[4]})<br>loss %{customdata[5]} nats<extra></extra>"
 )
+
+
+def _key(symbol: str, name: str, size: int, colours: Palette) -> go.Scatter:
+    """An entry of the legend: marks that are coloured by size would be black there."""
+    marker = {
+        "symbol": symbol,
+        "size": size,
+        "color": colours.bits[4],
+        "line": {"width": 1, "color": colours.line},
+    }
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name)
 
 
 def _hover(row: PredictedRow, predictor: str, metric: str) -> list[str]:

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import state
-from app.figures import predicted_scatter
+from app.figures import fmt_percent, predicted_scatter
 from app.jobs import Job
 from app.jobwords import share_done, start_words, time_left
 from app.kept import show_kept
@@ -115,16 +115,13 @@ def _progress(job: Job) -> str:
 
 
 def _ranks(ranks: dict[str, Any], target: str, measured: str) -> None:
-    said, table = st.columns([2, 3], gap="medium")
-    with said:
-        for sentence in ranks_words(ranks, target, measured):
-            st.caption(plain(sentence))
-    with table:
-        show_table(pd.DataFrame(ranks_table(ranks, target)), "ranks")
-        st.caption(
-            "Intervals: bootstrap over plans and examples. At equal size: pairs of plans whose sizes differ by at "
-            f"most {ranks['near']:.0%}; ties left out."
-        )
+    for sentence in ranks_words(ranks, target, measured):
+        st.caption(plain(sentence))
+    show_table(pd.DataFrame(ranks_table(ranks, target)), "ranks")
+    st.caption(
+        "Intervals: bootstrap over plans and examples. At equal size: pairs of plans whose sizes differ by at most "
+        f"{fmt_percent(ranks['near'], 0)}; ties left out."
+    )
 
 
 def _rows(job: Job | None) -> list[dict[str, Any]]:

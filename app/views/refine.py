@@ -27,6 +27,13 @@ HELP = (
     "Measures plans of at most the present size that differ from this one in a layer or two, the most promising "
     "first, and goes on from each that measures better. Half of the examples chooses, the other half judges."
 )
+STYLE = """<style>
+table.refined{width:100%;font-size:.85rem;border-collapse:collapse;font-variant-numeric:tabular-nums}
+.refined th,.refined td{padding:.15rem .4rem;text-align:right;font-weight:400;white-space:nowrap;
+  border-bottom:1px solid color-mix(in srgb,currentColor 18%,transparent)}
+.refined th:first-child{text-align:left;padding-left:0}
+.refined thead th{font-size:.8rem;opacity:.78}
+</style>"""
 
 
 def refine_panel(workspace: Workspace, current: state.Tuning) -> None:
@@ -125,7 +132,7 @@ def _ended(workspace: Workspace, current: state.Tuning, job: Job) -> None:
 def _result(workspace: Workspace, current: state.Tuning, document: dict[str, Any]) -> None:
     refined = document["refine"]
     if better(refined):
-        st.markdown(_table(workspace, refined))
+        st.html(_table(workspace, refined))
     st.caption(plain(verdict(workspace, refined)))
     if better(refined):
         st.caption(plain(f"Bits: {', '.join(changes(refined))}."))
@@ -148,19 +155,18 @@ def _result(workspace: Workspace, current: state.Tuning, document: dict[str, Any
 
 
 def _table(workspace: Workspace, refined: dict[str, Any]) -> str:
-    """Before and after, on the examples that did not choose."""
+    """Before and after, on the examples that did not choose, as HTML."""
     metric, words = workspace.task.metric, WORDS[workspace.task.name]
-    before, after = refined["start"], refined["end"]
-
-    def value(side: dict[str, Any]) -> str:
-        found = side["report"]
-        return f"{fmt_percent(found['metrics'][metric])}<br>{fmt_interval(*found['interval'])}"
-
+    sides = [refined["start"], refined["end"]]
+    told = [side["report"] for side in sides]
     rows = [
-        (f"On {fmt_count(refined['n_report'])} other {words.many}", "Before", "After"),
-        ("---", "---:", "---:"),
-        (f"{words.metric}<br>95 %", value(before), value(after)),
-        ("Loss, nats", fmt_loss(before["report"]["loss"]), fmt_loss(after["report"]["loss"])),
-        ("Size", fmt_mb(before["size_mb"]), fmt_mb(after["size_mb"])),
+        (words.metric, [fmt_percent(found["metrics"][metric]) for found in told]),
+        ("95 %", [fmt_interval(*found["interval"]) for found in told]),
+        ("Loss, nats", [fmt_loss(found["loss"]) for found in told]),
+        ("Size", [fmt_mb(side["size_mb"]) for side in sides]),
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    head = f"<th>On {fmt_count(refined['n_report'])} other {words.many}</th><th>Before</th><th>After</th>"
+    body = "".join(
+        f"<tr><th>{name}</th>{''.join(f'<td>{cell}</td>' for cell in own)}</tr>" for name, own in rows
+    )
+    return f"{STYLE}<table class=refined><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

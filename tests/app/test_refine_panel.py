@@ -176,8 +176,8 @@ class TestRefining:
         said = words(seen.at).replace("\\", "")
         for side in ("start", "end"):
             report = told[side]["report"]
-            assert plainly(fmt_percent(report["metrics"]["accuracy"])) in said
-            assert plainly(fmt_interval(*report["interval"])) in said
+            assert f"<td>{fmt_percent(report['metrics']['accuracy'])}</td>" in seen.page_html()
+            assert f"<td>{fmt_interval(*report['interval'])}</td>" in seen.page_html()
         assert plainly(verdict(workspace, told)) in said
         for change in changes(told):
             assert change in said

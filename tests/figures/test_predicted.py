@@ -59,6 +59,9 @@ def test_every_plan_is_a_point_and_the_best_predicted_are_marked(dark: bool, by_
     assert list(drawn.y) == ([0.9, 0.4] if by_loss else [0.4, 0.85])
     assert list(best.marker.color) == [6.0, 14.0]
     assert best.marker.symbol != drawn.marker.symbol
+    keys = [t for t in figure.data if t.showlegend is not False]
+    assert [(key.name, key.marker.symbol) for key in keys] == [(t.name, t.marker.symbol) for t in (best, drawn)]
+    assert all(isinstance(key.marker.color, str) for key in keys), "a key coloured by size would be black"
     assert figure.layout.coloraxis.cmin <= 6.0
     assert figure.layout.coloraxis.cmax >= 14.0
     assert "fp32" in figure.layout.annotations[0].text
