@@ -10,8 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import PAGES, go_to
-from tests.browser.test_curvature_pages import Own, button, choose, fill, own, rest  # noqa: F401
+from tests.browser.conftest import PAGES, PATIENCE, go_to, rest
+from tests.browser.test_curvature_pages import Own, button, choose, fill, own  # noqa: F401
 
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 OUTLINE = ["heading-order", "page-has-heading-one", "empty-heading"]  # good practice, and in our hands
