@@ -57,6 +57,17 @@ h2{padding:.2rem 0 0!important;margin-bottom:-.9rem}
 :is(.st-key-undo,.st-key-redo,.st-key-reset,.st-key-learn-back,.st-key-learn-next,[class*=st-key-cancel-job-])
   button [data-testid=stMarkdownContainer]{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 </style>"""
+# Streamlit's navigation opens /examples, and the page then writes its link /examples?plan=..: two entries in
+# the browser's history, and two presses of Back. The second takes the place of the first.
+ONE_ENTRY = """<script>
+if (!history.oneEntry) {
+  const push = history.pushState.bind(history);
+  history.oneEntry = true;
+  history.pushState = (state, title, url) =>
+    !location.search && new URL(url, location).pathname === location.pathname
+      ? history.replaceState(state, title, url) : push(state, title, url);
+}
+</script>"""
 
 bits_page = st.Page(bits.page, title="Bits", icon=":material/tune:", url_path="bits", default=True)
 sensitivity_page = st.Page(
@@ -90,5 +101,7 @@ st.html(STYLE)
 selection.changed()  # a run of the whole page shows it everywhere
 with_jobs = (sensitivity_page, compare_page, landscape_page, finetune_page, export_page, learn_page)
 sidebar({shows.url_path: shows for shows in with_jobs})
+with st.sidebar:  # where the room it takes is not seen
+    st.html(ONE_ENTRY, unsafe_allow_javascript=True)
 page.run()
 marked_layer()
