@@ -7,9 +7,18 @@ from app.job import Job
 from app.registries import jobs
 
 STARTING = "Loading …"
-UNITS = {"sensitivity": "run", "sweep": "row", "finetune": "step"}  # what a command counts; others: a share
+# what a command counts; others: a share
+UNITS = {"sensitivity": "run", "sweep": "row", "finetune": "step", "allocate": "plan"}
+# command -> the page that shows its result
 PAGES = {"sensitivity": "sensitivity", "density": "sensitivity", "sweep": "compare", "landscape": "landscape",
-         "finetune": "finetune", "export": "export"}  # command -> the page that shows its result  # fmt: skip
+         "finetune": "finetune", "export": "export", "allocate": "bits"}  # fmt: skip
+
+
+def page_of(job: Job) -> str:
+    """The path of the page that shows its result; empty where none does."""
+    if job.arguments[0] == "sweep" and "--frontier" in job.arguments:
+        return "sensitivity"
+    return PAGES.get(job.arguments[0], "")
 
 
 def progress_words(job: Job) -> str:

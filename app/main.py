@@ -99,7 +99,7 @@ if st.session_state.pop("go_to_attention", False):
     st.switch_page(attention_page)
 st.html(STYLE)
 selection.changed()  # a run of the whole page shows it everywhere
-with_jobs = (sensitivity_page, compare_page, landscape_page, finetune_page, export_page, learn_page)
+with_jobs = (bits_page, sensitivity_page, compare_page, landscape_page, finetune_page, export_page, learn_page)
 sidebar({shows.url_path: shows for shows in with_jobs})
 with st.sidebar:  # where the room it takes is not seen
     st.html(ONE_ENTRY, unsafe_allow_javascript=True)

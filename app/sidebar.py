@@ -9,7 +9,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from app import state
 from app.job import Job
-from app.jobwords import PAGES, progress_words, share_done
+from app.jobwords import page_of, progress_words, share_done
 from app.plain import plain
 from app.registries import jobs
 from app.sessionjobs import cancel_job, own_jobs
@@ -194,7 +194,7 @@ def _jobs_list(pages: Mapping[str, st.Page]) -> None:
 
 def _job(job: Job, pages: Mapping[str, st.Page]) -> None:
     """One job: a link to the page that shows it, how far it is, and the way to end it."""
-    page = pages.get(PAGES.get(job.arguments[0], ""))
+    page = pages.get(page_of(job))
     label = plain(job.name if job.active else f"{progress_words(job)}: {job.name}")
     more = plain(job.error or f"{job.name}; model {job.arguments[1]}")  # names may be cut off
     with st.container(key=f"job-{job.key}", gap=None):

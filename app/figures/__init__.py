@@ -30,6 +30,8 @@ from .palette import (
     Palette,
     colours_for,
     fmt_change,
+    fmt_correlation,
+    fmt_correlation_interval,
     fmt_count,
     fmt_error,
     fmt_interval,
@@ -49,6 +51,7 @@ from .palette import (
 )
 from .parts import part_bars, part_label
 from .plans import PlanKind, PlanPoint, pareto
+from .predicted import PredictedRow, predicted_scatter
 from .rows import SweepRow, row_key
 from .samples import RESIDUAL_LIMIT, lambda_samples
 from .scatter import size_accuracy_scatter
@@ -72,6 +75,7 @@ __all__ = [
     "PlanKind",
     "PlanPoint",
     "Point",
+    "PredictedRow",
     "Quantized",
     "SiteBits",
     "Spectrum",
@@ -89,6 +93,8 @@ __all__ = [
     "epoch_metric",
     "error_steps",
     "fmt_change",
+    "fmt_correlation",
+    "fmt_correlation_interval",
     "fmt_count",
     "fmt_error",
     "fmt_interval",
@@ -120,6 +126,7 @@ __all__ = [
     "pareto",
     "part_bars",
     "part_label",
+    "predicted_scatter",
     "rank_confidence",
     "row_key",
     "setting_marks",

@@ -262,6 +262,18 @@ def fmt_probability(value: float | None) -> str:
     return fmt_percent(value, 0)
 
 
+def fmt_correlation(value: float | None) -> str:
+    """A correlation, two decimals, a true minus: 0.934 -> "0.93"."""
+    return _fixed(value, 2) if _present(value) else MISSING
+
+
+def fmt_correlation_interval(low: float | None, high: float | None) -> str:
+    """Its interval: (-0.1, 0.93) -> "−0.10 to 0.93"."""
+    if not (_present(low) and _present(high)):
+        return MISSING
+    return f"{_fixed(low, 2)} to {_fixed(high, 2)}"
+
+
 def fmt_ratio(value: float | None) -> str:
     """A compression: 7.8123 -> "7.8" and a multiplication sign."""
     return _fixed(value, 1) + _TIMES if _present(value) else MISSING

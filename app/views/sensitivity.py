@@ -29,6 +29,7 @@ from app.tables import marked_rows, show_table
 from app.trainingdata import accepted, training_data_input
 from app.views.confidence import confidence_section, stability_words
 from app.views.density import density_jobs, density_section
+from app.views.prediction import prediction_jobs, prediction_section
 from app.waiting import loaded_workspace
 from app.workspace import Workspace
 from qbert_core.allocation import allocate_by_rank, rank
@@ -36,7 +37,7 @@ from qbert_core.curvature import Sensitivity
 from qbert_core.quantization import Plan, plan_size, sites_of
 
 POLL = 0.5
-TABS = ("Ranking and bits", "Confidence", "Density")
+TABS = ("Ranking and bits", "Confidence", "Density", "Does it rank well?")
 CONFIDENCES = (0.9, 0.95, 0.99)
 HIGH_LABEL = "Layers with the higher bits"
 ABOVE = "Above next"  # a column of the ranking
@@ -55,7 +56,7 @@ def page() -> None:
     )
     data, fraction = _controls(workspace, _newest(workspace))
     job = _newest(workspace)
-    running = [j for j in (job, *density_jobs(workspace)) if j and j.active]
+    running = [j for j in (job, *density_jobs(workspace), *prediction_jobs(workspace)) if j and j.active]
 
     @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
@@ -190,7 +191,7 @@ def _results(workspace: Workspace, job: Job | None, data: str, fraction: float) 
     }
     site = job is not None and job.option("--block") == "site"
     _figures(workspace, blocks, frozenset(high), embedding=site)
-    ranking, confidence, density = st.tabs(TABS, key="sensitivity-tab", on_change="rerun")
+    ranking, confidence, density, prediction = st.tabs(TABS, key="sensitivity-tab", on_change="rerun")
     if ranking.open:
         with ranking:
             if document and not of_layers:
@@ -205,6 +206,9 @@ def _results(workspace: Workspace, job: Job | None, data: str, fraction: float) 
     if density.open:
         with density:
             density_section(workspace, blocks, data, fraction)
+    if prediction.open:
+        with prediction:
+            prediction_section(workspace)
 
 
 def _whole_runs(document: dict[str, Any] | None) -> Sensitivity | None:
