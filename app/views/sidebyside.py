@@ -163,9 +163,13 @@ def _compare(workspace: Workspace, plans: tuple[Plan, Plan]) -> None:
             "two-plans",
             height=ROW * (len(table) + 1) + 3,
             column_config={
-                "": st.column_config.TextColumn(width=170),
+                "": st.column_config.TextColumn(width=150),
+                "A": st.column_config.TextColumn(width=92, alignment="right"),
+                "B": st.column_config.TextColumn(width=92, alignment="right"),
                 "B \N{MINUS SIGN} A": st.column_config.TextColumn(
-                    help="The metric's difference is a paired one: on the same examples, bootstrap over them"
+                    width=118,
+                    alignment="right",
+                    help="The metric's difference is a paired one: on the same examples, bootstrap over them",
                 ),
             },
         )
