@@ -39,6 +39,7 @@ STYLE = """<style>
 [data-testid="stSidebarUserContent"]{padding-top:.5rem}
 h1{padding:0 0 .1rem!important}
 .st-key-plan-tables [data-testid="stElementToolbar"]{display:none} /* it covers undo, redo and reset */
+[class*="st-key-outlined-"]:not(:has(.js-plotly-plot)) .layer-outline{display:none} /* no chart yet */
 h6{padding:.2rem 0 0!important;margin-bottom:-.9rem}
 </style>"""
 

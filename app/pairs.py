@@ -32,6 +32,7 @@ from qbert_core.quantization import Plan, plan_size, sites_of
 from qbert_core.quantization.plan import FULL
 
 SEED = 0  # of the bootstrap
+IN_B = {WRONG: "Became wrong", RIGHT: "Became right", OTHER: "Otherwise different"}
 
 Row = tuple[str, str, str, str]
 Results = tuple[Evaluation | None, Evaluation | None]
@@ -88,7 +89,7 @@ def numbers_table(
             "Smaller than fp32",
             fmt_ratio(a.compression),
             fmt_ratio(b.compression),
-            fmt_change(b.compression - a.compression, 1, "\N{MULTIPLICATION SIGN}"),
+            fmt_change(b.compression - a.compression, 1) + "\N{MULTIPLICATION SIGN}",
         ),
         (
             "Effective bits",
@@ -133,7 +134,7 @@ def _answer_rows(results: Results, changed: Sequence[Flip] | None) -> list[Row]:
     kinds = [kind for kind in (WRONG, RIGHT, OTHER) if kind != OTHER or found.get(OTHER)]
     return [
         ("Answers unlike fp32’s", own[0], own[1], ""),
-        *((f"From A to B {kind}", "", "", fmt_count(found.get(kind))) for kind in kinds),
+        *((f"{IN_B[kind]} in B", "", "", fmt_count(found.get(kind))) for kind in kinds),
     ]
 
 

@@ -125,7 +125,7 @@ def shown(frame: pd.DataFrame, *, marked: int | None, outdated: Collection[str],
             "Share": frame["share"],
             "Ω": frame["omega"],
             "mean λ": frame["lambda_mean"],
-            "Inputs": frame["input_highest"] - frame["input_lowest"],
+            "Inputs": (frame["input_highest"] - frame["input_lowest"]).fillna(0),
             "Shape": frame["rows"] * frame["columns"],
         }
     )

@@ -274,7 +274,7 @@ class TestTwoPlans:
         assert frame.loc["Accuracy", CHANGE] == fmt_signed_points(expected.mean)
         assert frame.loc["95 % interval", "B"] == fmt_interval(*second.score.interval)
         assert frame.loc["95 % interval", CHANGE] == fmt_points_interval(*expected.interval)
-        assert frame.loc["From A to B became wrong", CHANGE] == str(lost)
+        assert frame.loc["Became wrong in B", CHANGE] == str(lost)
         assert frame.loc["Effective bits", "A"] == f"{first.size.effective_bits:.2f}"
         assert frame.loc["Inputs"].iloc[2] == "the same"
 
