@@ -56,6 +56,7 @@ h2{padding:.2rem 0 0!important;margin-bottom:-.9rem}
 /* buttons that show an icon: their names are there for screen readers, and to be found */
 :is(.st-key-undo,.st-key-redo,.st-key-reset,.st-key-learn-back,.st-key-learn-next,[class*=st-key-cancel-job-])
   button [data-testid=stMarkdownContainer]{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+[class*="st-key-outlined-"]:not(:has(.js-plotly-plot)) .layer-outline{display:none} /* no chart yet */
 </style>"""
 # Streamlit's navigation opens /examples, and the page then writes its link /examples?plan=..: two entries in
 # the browser's history, and two presses of Back. The second takes the place of the first.
