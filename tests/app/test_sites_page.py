@@ -23,6 +23,7 @@ from app.exports import plan_text
 from app.figures import fmt_interval, fmt_percent, fmt_points_interval, fmt_signed_points
 from app.pairs import changed_answers, metric_difference, numbers_table, sites_that_differ
 from app.sitetable import GRANULARITIES, shown, site_frame
+from app.weights import WholeSite
 from app.workspace import Source, Workspace
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.evaluation.paired import paired_difference
@@ -92,13 +93,17 @@ def document(granularity: str, workspace: Workspace) -> dict[str, Any]:
                 continue
         value = float(len(blocks) + 1)
         blocks.append(
-            {"name": name, "layer": layer, "kind": kind, "lambdas": [value] * 2, "residuals": [0.01, 0.02],
+            {"name": name, "layer": layer, "kind": kind, "lambdas": [value - 0.5, value + 0.5], "residuals": [0.01, 0.02],
              "mean": value, "std": 0.5, "omega": value + 0.5}
         )  # fmt: skip
     return {
         "granularity": granularity,
         "blocks": blocks,
         "runs": 2,
+        "examples": 6,
+        "seconds": 1.0,
+        "hvp_count": 20,
+        "stopped": "runs",
         "model": workspace.checkpoint.fingerprint,
     }
 
@@ -213,7 +218,7 @@ class TestEverySite:
         seen = visit()
         seen.settled()
         assert not [f for f in seen.at.main.dataframe if "MSE" in f.value.columns]
-        assert not registries.weights()._answers
+        assert not [q for _, q in registries.weights()._answers if isinstance(q, WholeSite)]
 
     def test_errors_of_the_plan_before_are_marked_until_the_new_ones_are_there(
         self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
