@@ -41,13 +41,12 @@ h1{padding:0 0 .1rem!important}
 .st-key-plan-tables [data-testid="stElementToolbar"]{display:none} /* it covers undo, redo and reset */
 [data-testid=stMetricValue]{font-weight:600} /* as on the cards */
 [data-testid=stButtonGroup] button{min-height:2.5rem} /* as the fields beside it */
-h2{padding:.2rem 0 0!important;margin-bottom:-.9rem}
+h2{padding:.2rem 0 .4rem!important}
 /* Streamlit's own colours are too pale to read here */
 [data-testid=stCaptionContainer]{color:inherit!important;opacity:.75}
-:is([data-testid=stBaseButton-segmented_controlActive],[data-testid=stBaseButton-pillsActive],
-  [data-testid=stSliderThumbValue]) *{color:inherit}
-:is([data-testid=stBaseButton-segmented_controlActive],[data-testid=stBaseButton-pillsActive],
-  [data-testid=stSliderThumbValue]){color:inherit!important;font-weight:600}
+:is([data-testid=stTab][aria-selected=true],[data-testid=stButtonGroup] [data-selected=true],
+  [data-testid=stSliderThumbValue]),:is([data-testid=stTab][aria-selected=true],
+  [data-testid=stButtonGroup] [data-selected=true]) *{color:inherit!important}
 /* a browser at 150 %, or a small window: what stands side by side comes one below the other */
 @media (max-width:1000px){
   .stMain [data-testid=stHorizontalBlock]:has([data-testid=stPlotlyChart])>[data-testid=stColumn]{min-width:100%}
