@@ -1,7 +1,8 @@
 """How well predicted harm ranks measured plans, and what refining by measurement is worth.
 
-For layers and for their halves: a sensitivity of five runs, with traces, on training rows; then 60 random plans
-and the plans of least predicted harm, all measured on rows that trained nothing (`sweep --frontier`); then, from
+For every kind of block: a sensitivity of five runs, with traces, on training rows (or, with `--known`, five runs
+of whole layers from `results/curvature_data.json`, which have no traces); then 60 random plans and the plans of
+least predicted harm, all measured on rows that trained nothing (`sweep --frontier`); then, from
 the best predicted plan of several sizes, `allocate --refine`, with several seeds of the halves, because one
 split of some hundred examples says little.
 
@@ -24,11 +25,12 @@ from benchmarks.machine import facts
 from benchmarks.realdata import FILES, training_data, validation_data
 from benchmarks.record import RESULTS, commit, rounded
 from benchmarks.table import render
+from qbert_core.checkpoints import load_checkpoint
 from qbert_core.cli import main as command_line
+from qbert_core.curvature import BlockSensitivity, Sensitivity, blocks_of
 
 CLAIM = "Predicted harm orders plans as measuring them does, also among plans of one size"
 SHARES = (0.15, 0.3, 0.5)  # of the way from the smallest to the largest plan: budgets to refine at
-SEEDS = (0, 1, 2)
 NAMES = {
     "omega": "Omega",
     "mean": "mean of lambda",
@@ -43,10 +45,13 @@ def main() -> None:
     made.add_argument("--model", default="demo")
     made.add_argument("--task", default="sst2", choices=tuple(FILES))
     made.add_argument("--runs", type=int, default=5)
-    made.add_argument("--fraction", type=float, default=0.02, help="of the training rows, a run")
+    made.add_argument("--fraction", type=float, default=0.01, help="of the training rows, a run")
     made.add_argument("--plans", type=int, default=60, help="random ones")
     made.add_argument("--tries", type=int, default=30, help="plans a refinement measures at most")
     made.add_argument("--blocks", default="layer,module")
+    made.add_argument("--known", type=int, metavar="ROWS", help="take the runs of so many rows of that study")
+    made.add_argument("--seeds", type=int, default=3, help="of the halves, for every size")
+    made.add_argument("--keep", type=Path, help="a folder for what the commands write")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--out", type=Path)
     arguments = made.parse_args()
@@ -54,9 +59,10 @@ def main() -> None:
     samples: list[dict[str, Any]] = []
     studies: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="qbert-frontier-") as folder:
-        for block in arguments.blocks.split(","):
-            studies[block] = study(arguments, block, Path(folder))
-            samples += refinements(arguments, block, studies[block], Path(folder))
+        for block in ("layer",) if arguments.known else arguments.blocks.split(","):
+            place = arguments.keep or Path(folder)
+            studies[block] = study(arguments, block, place)
+            samples += refinements(arguments, block, studies[block], place)
     name = f"frontier_{arguments.task}"
     document = {
         "name": name,
@@ -66,7 +72,7 @@ def main() -> None:
         "minutes": round((datetime.now(UTC) - began).total_seconds() / 60, 1),
         "commit": commit(),
         "machine": facts(),
-        "settings": {key: str(value) for key, value in vars(arguments).items() if key != "out"},
+        "settings": {key: str(value) for key, value in vars(arguments).items() if key not in ("out", "keep")},
         "studies": [kept(block, found) for block, found in studies.items()],
         "goals": [],
         "tables": [
@@ -93,14 +99,45 @@ def run(folder: Path, name: str, *command: str) -> dict[str, Any]:
 def study(arguments: argparse.Namespace, block: str, folder: Path) -> dict[str, Any]:
     """The analysis of these blocks, and the plans it ranks."""
     data = ["--task", arguments.task, "--seed", str(arguments.seed)]
-    run(
-        folder, f"{block}-sensitivity", "sensitivity", arguments.model, *data,
-        "--train", str(training_data(arguments.task)), "--runs", str(arguments.runs),
-        "--fraction", str(arguments.fraction), "--block", block, "--trace", "20",
-    )  # fmt: skip
+    if arguments.known:
+        found = known_sensitivity(arguments)
+        (folder / f"{block}-sensitivity.json").write_text(json.dumps(found.to_json()))
+    else:
+        run(
+            folder, f"{block}-sensitivity", "sensitivity", arguments.model, *data,
+            "--train", str(training_data(arguments.task)), "--runs", str(arguments.runs),
+            "--fraction", str(arguments.fraction), "--block", block, "--trace", "10",
+        )  # fmt: skip
     return run(
         folder, f"{block}-sweep", "sweep", arguments.model, *data, "--data", str(validation_data(arguments.task)),
         "--frontier", str(arguments.plans), "--sensitivity", str(folder / f"{block}-sensitivity.json"),
+    )  # fmt: skip
+
+
+def known_sensitivity(arguments: argparse.Namespace) -> Sensitivity:
+    """The first runs of the study of how much data a ranking needs, which kept every run's eigenvalues."""
+    checkpoint = load_checkpoint(arguments.model)
+    written = json.loads((RESULTS / "curvature_data.json").read_text())["samples"]
+    found = [
+        one for one in written if (one["rows"], one["model"]) == (arguments.known, checkpoint.fingerprint)
+    ]
+    found = sorted(found, key=lambda one: one["round"])[: arguments.runs]
+    if len(found) < arguments.runs:
+        raise SystemExit(f"that study has {len(found)} runs of {arguments.known} rows of {arguments.model}")
+    blocks = tuple(
+        BlockSensitivity(
+            block.name,
+            block.layer,
+            block.kind,
+            tuple(one["lambdas"][place] for one in found),
+            tuple(one["residual"] for one in found),  # of the layer where it is largest
+        )
+        for place, block in enumerate(blocks_of(checkpoint.config))
+    )
+    seconds, products = (sum(one[key] for one in found) for key in ("seconds", "products"))
+    return Sensitivity(
+        blocks, len(found), arguments.known, seconds, products, seed=0, model=checkpoint.fingerprint,
+        data=found[0]["data"],
     )  # fmt: skip
 
 
@@ -112,9 +149,9 @@ def refinements(
     found = []
     for share in SHARES:
         budget = min(sizes) + share * (max(sizes) - min(sizes))
-        for seed in SEEDS:
+        for seed in range(arguments.seeds):
             document = run(
-                folder, "refined", "allocate", arguments.model, "--bits", "2,3,4,8",
+                folder, f"{block}-refined-{share:g}-{seed}", "allocate", arguments.model, "--bits", "2,3,4,8",
                 "--sensitivity", str(folder / f"{block}-sensitivity.json"), "--budget-mb", repr(budget),
                 "--refine", str(arguments.tries), "--task", arguments.task, "--seed", str(seed),
                 "--data", str(validation_data(arguments.task)),
