@@ -41,13 +41,12 @@ h1{padding:0 0 .1rem!important}
 .st-key-plan-tables [data-testid="stElementToolbar"]{display:none} /* it covers undo, redo and reset */
 [data-testid=stMetricValue]{font-weight:600} /* as on the cards */
 [data-testid=stButtonGroup] button{min-height:2.5rem} /* as the fields beside it */
-h2{padding:.2rem 0 0!important;margin-bottom:-.9rem}
+h2{padding:.2rem 0 .4rem!important}
 /* Streamlit's own colours are too pale to read here */
 [data-testid=stCaptionContainer]{color:inherit!important;opacity:.75}
-:is([data-testid=stBaseButton-segmented_controlActive],[data-testid=stBaseButton-pillsActive],
-  [data-testid=stSliderThumbValue]) *{color:inherit}
-:is([data-testid=stBaseButton-segmented_controlActive],[data-testid=stBaseButton-pillsActive],
-  [data-testid=stSliderThumbValue]){color:inherit!important;font-weight:600}
+:is([data-testid=stTab][aria-selected=true],[data-testid=stButtonGroup] [data-selected=true],
+  [data-testid=stSliderThumbValue]),:is([data-testid=stTab][aria-selected=true],
+  [data-testid=stButtonGroup] [data-selected=true]) *{color:inherit!important}
 /* a browser at 150 %, or a small window: what stands side by side comes one below the other */
 @media (max-width:1000px){
   .stMain [data-testid=stHorizontalBlock]:has([data-testid=stPlotlyChart])>[data-testid=stColumn]{min-width:100%}
@@ -56,7 +55,19 @@ h2{padding:.2rem 0 0!important;margin-bottom:-.9rem}
 /* buttons that show an icon: their names are there for screen readers, and to be found */
 :is(.st-key-undo,.st-key-redo,.st-key-reset,.st-key-learn-back,.st-key-learn-next,[class*=st-key-cancel-job-])
   button [data-testid=stMarkdownContainer]{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+[class*="st-key-outlined-"]:not(:has(.js-plotly-plot)) .layer-outline{display:none} /* no chart yet */
 </style>"""
+# Streamlit's navigation opens /examples, and the page then writes its link /examples?plan=..: two entries in
+# the browser's history, and two presses of Back. The second takes the place of the first.
+ONE_ENTRY = """<script>
+if (!history.oneEntry) {
+  const push = history.pushState.bind(history);
+  history.oneEntry = true;
+  history.pushState = (state, title, url) =>
+    !location.search && new URL(url, location).pathname === location.pathname
+      ? history.replaceState(state, title, url) : push(state, title, url);
+}
+</script>"""
 
 bits_page = st.Page(bits.page, title="Bits", icon=":material/tune:", url_path="bits", default=True)
 sensitivity_page = st.Page(
@@ -90,5 +101,7 @@ st.html(STYLE)
 selection.changed()  # a run of the whole page shows it everywhere
 with_jobs = (bits_page, sensitivity_page, compare_page, landscape_page, finetune_page, export_page, learn_page)
 sidebar({shows.url_path or "bits": shows for shows in with_jobs})  # the home page has no path
+with st.sidebar:  # where the room it takes is not seen
+    st.html(ONE_ENTRY, unsafe_allow_javascript=True)
 page.run()
 marked_layer()

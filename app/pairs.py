@@ -32,6 +32,7 @@ from qbert_core.quantization import Plan, plan_size, sites_of
 from qbert_core.quantization.plan import FULL
 
 SEED = 0  # of the bootstrap
+IN_B = {WRONG: "Became wrong", RIGHT: "Became right", OTHER: "Otherwise different"}
 
 Row = tuple[str, str, str, str]
 Results = tuple[Evaluation | None, Evaluation | None]
@@ -80,15 +81,15 @@ def numbers_table(
     a, b = (plan_size(config, plan) for plan in plans)
     rows: list[Row] = [
         ("Plan", plans[0].name, plans[1].name, ""),
-        _metric_row(words.metric, metric, results, difference),
+        *_metric_rows(words.metric, metric, results, difference),
         _fp32_row(metric, results),
-        _answers_row(words.many, results, changed),
+        *_answer_rows(results, changed),
         ("Size", fmt_mb(a.size_mb), fmt_mb(b.size_mb), fmt_change(b.size_mb - a.size_mb, 1, "MB")),
         (
             "Smaller than fp32",
             fmt_ratio(a.compression),
             fmt_ratio(b.compression),
-            fmt_change(b.compression - a.compression, 1, "\N{MULTIPLICATION SIGN}"),
+            fmt_change(b.compression - a.compression, 1) + "\N{MULTIPLICATION SIGN}",
         ),
         (
             "Effective bits",
@@ -103,16 +104,22 @@ def numbers_table(
     return pd.DataFrame(rows, columns=["", "A", "B", "B \N{MINUS SIGN} A"])
 
 
-def _metric_row(label: str, metric: str, results: Results, difference: Difference | None) -> Row:
-    cells = [
-        f"{fmt_percent(r.score.metrics[metric])} ({fmt_interval(*r.score.interval)})" if r else MISSING
-        for r in results
+def _metric_rows(label: str, metric: str, results: Results, difference: Difference | None) -> list[Row]:
+    first, second = ((r.score.metrics[metric], r.score.interval) if r else None for r in results)
+    return [
+        (
+            label,
+            fmt_percent(first[0] if first else None),
+            fmt_percent(second[0] if second else None),
+            fmt_signed_points(difference.mean if difference else None),
+        ),
+        (
+            "95 % interval",
+            fmt_interval(*first[1]) if first else MISSING,
+            fmt_interval(*second[1]) if second else MISSING,
+            fmt_points_interval(*difference.interval) if difference else MISSING,
+        ),
     ]
-    changed = MISSING
-    if difference is not None:
-        low, high = difference.interval
-        changed = f"{fmt_signed_points(difference.mean)} ({fmt_points_interval(low, high)})"
-    return f"{label} (95 %)", cells[0], cells[1], changed
 
 
 def _fp32_row(metric: str, results: Results) -> Row:
@@ -120,16 +127,15 @@ def _fp32_row(metric: str, results: Results) -> Row:
     return "From fp32", fmt_signed_points(changes[0]), fmt_signed_points(changes[1]), ""
 
 
-def _answers_row(many: str, results: Results, changed: Sequence[Flip] | None) -> Row:
-    """Answers unlike fp32's, and how many of all the two plans give differently."""
+def _answer_rows(results: Results, changed: Sequence[Flip] | None) -> list[Row]:
+    """Answers unlike fp32's; and of those that A and B give differently, how many became wrong or right."""
     own = [f"{fmt_count(len(r.flips))} of {fmt_count(r.n)}" if r else MISSING for r in results]
-    if changed is None:
-        return f"Other {many} than fp32", own[0], own[1], MISSING
-    found = counts(changed)
-    text = f"{found[WRONG]} {WRONG}, {found[RIGHT]} {RIGHT}"
-    if found[OTHER]:
-        text += f", {found[OTHER]} {OTHER}"
-    return f"{many.capitalize()} answered unlike fp32", own[0], own[1], text
+    found = counts(changed) if changed is not None else {}
+    kinds = [kind for kind in (WRONG, RIGHT, OTHER) if kind != OTHER or found.get(OTHER)]
+    return [
+        ("Answers unlike fp32’s", own[0], own[1], ""),
+        *((f"{IN_B[kind]} in B", "", "", fmt_count(found.get(kind))) for kind in kinds),
+    ]
 
 
 def _attention_rows(results: Results) -> list[Row]:
@@ -139,7 +145,7 @@ def _attention_rows(results: Results) -> list[Row]:
     rows = []
     for label, (first, second) in (("mean", means), ("worst head", worst)):
         change = None if first is None or second is None else second - first
-        rows.append((f"Attention KL, {label} (nats)", fmt_kl(first), fmt_kl(second), fmt_change(change)))
+        rows.append((f"KL, {label} (nats)", fmt_kl(first), fmt_kl(second), fmt_change(change)))
     return rows
 
 

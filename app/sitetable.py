@@ -22,7 +22,7 @@ MATRICES = {
     "attention.self.query": "query",
     "attention.self.key": "key",
     "attention.self.value": "value",
-    "attention.output.dense": "attention output",
+    "attention.output.dense": "attn. out",
     "intermediate.dense": "FFN in",
     "output.dense": "FFN out",
 }
@@ -118,7 +118,6 @@ def shown(frame: pd.DataFrame, *, marked: int | None, outdated: Collection[str],
             "Matrix": frame["matrix"],
             "Bits": frame["bits"],
             "Groups": frame["groups_applied"],
-            "Shape": frame["rows"] * frame["columns"],
             "Range": frame["highest"] - frame["lowest"],
             "MSE": frame["squared_error"],
             "MSE / var": frame["relative_error"],
@@ -126,7 +125,8 @@ def shown(frame: pd.DataFrame, *, marked: int | None, outdated: Collection[str],
             "Share": frame["share"],
             "Ω": frame["omega"],
             "mean λ": frame["lambda_mean"],
-            "Inputs": frame["input_highest"] - frame["input_lowest"],
+            "Inputs": (frame["input_highest"] - frame["input_lowest"]).fillna(0),
+            "Shape": frame["rows"] * frame["columns"],
         }
     )
     styler = table.style

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -44,13 +45,13 @@ class Server:
 
 
 @contextmanager
-def running_app() -> Iterator[Server]:
-    """Start the app on a free port, with an empty store; stop it in the end."""
+def running_app(home: Path | None = None) -> Iterator[Server]:
+    """Start the app on a free port, with what `home` holds, else an empty store; stop it in the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as home:
-        environment = {**os.environ, "QBERT_HOME": home, "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryDirectory() as empty:
+        environment = {**os.environ, "QBERT_HOME": str(home or empty), "HF_HUB_OFFLINE": "1"}
         started = time.time()
         process = subprocess.Popen(
             [sys.executable, "-m", "app", "--server.port", str(port)],

@@ -63,7 +63,7 @@ def bits_strip(sites: Sequence[SiteBits], *, dark: bool, layers: int | None = No
     figure.add_trace(_bars(cells, colours))
     figure.update_layout(barmode="overlay", dragmode=False)
     figure.update_xaxes(side="top", **layer_axis(count))
-    declare_layers(figure, "x", count)
+    declare_layers(figure, "x", count, bottom=1 / 3)
     figure.update_yaxes(
         range=[-0.5, 2.5],
         tickvals=[row for row, _ in _ROWS.values()],

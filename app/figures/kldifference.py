@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from .frame import colour_bar, colour_scale, empty_figure, frame
 from .heatmap import BOTTOM, KL_CEILING, KL_FLOOR, TOP, heatmap_height
 from .marks import declare_layers
-from .palette import SMALL_SIZE, Palette, colours_for, fmt_change, fmt_kl, layer_label
+from .palette import TICK_SIZE, colours_for, fmt_change, fmt_kl, layer_label
 
 _WRITTEN_FROM = 1e-3
 """Nats; a sign is written into cells that differ by more."""
@@ -50,6 +50,12 @@ def kl_difference(
             xgap=2,
             ygap=2,
             hoverinfo="skip",
+            text=[
+                ["" if abs(v) < _WRITTEN_FROM else "+" if v > 0 else "\N{MINUS SIGN}" for v in row]
+                for row in values
+            ],
+            texttemplate="%{text}",  # plotly writes it in what reads on the cell
+            textfont={"size": TICK_SIZE},
             colorbar=colour_bar(
                 "KL of B \N{MINUS SIGN} KL of A (nats)",
                 colours,
@@ -62,7 +68,7 @@ def kl_difference(
             ),
         )
     )
-    figure.add_trace(_targets(values, first, second, colours))
+    figure.add_trace(_targets(values, first, second))
     figure.update_layout(clickmode="event+select", hoverdistance=60, dragmode=False)
     edge = {"showgrid": False, "showline": True, "mirror": True, "fixedrange": True}
     figure.update_xaxes(
@@ -93,19 +99,16 @@ def _targets(
     values: list[list[float]],
     first: Sequence[Sequence[float]],
     second: Sequence[Sequence[float]],
-    colours: Palette,
 ) -> go.Scatter:
-    """Invisible marks that can be clicked, and the sign in writing."""
+    """Invisible marks that can be clicked."""
     cells = [(layer, head, value) for layer, row in enumerate(values) for head, value in enumerate(row)]
     return go.Scatter(
         x=[head for _, head, _ in cells],
         y=[layer for layer, _, _ in cells],
-        mode="markers+text",
+        mode="markers",
         marker={"symbol": "square", "size": 12, "opacity": 0},
         selected={"marker": {"opacity": 0}},
-        unselected={"marker": {"opacity": 0}, "textfont": {"color": colours.ink}},
-        text=["" if abs(v) < _WRITTEN_FROM else "+" if v > 0 else "\N{MINUS SIGN}" for _, _, v in cells],
-        textfont={"size": SMALL_SIZE, "color": colours.ink},
+        unselected={"marker": {"opacity": 0}},
         customdata=[
             [
                 layer,

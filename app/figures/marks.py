@@ -14,9 +14,19 @@ _BESIDE = 40  # pixels of the layer's label that the outline takes in, left of a
 _BELOW = 23  # the same below a plot, or above it
 
 
-def declare_layers(figure: go.Figure, axis: Literal["x", "y"], count: int, first: float = 0) -> None:
-    """Note in a figure where its layers are: layer k takes [first + k - 1/2, first + k + 1/2] of `axis`."""
-    figure.layout.meta = {**figure.layout.meta, "layers": {"axis": axis, "count": count, "first": first}}
+def declare_layers(
+    figure: go.Figure,
+    axis: Literal["x", "y"],
+    count: int,
+    first: float = 0,
+    bottom: float = 0,
+) -> None:
+    """Note in a figure where its layers are: layer k takes [first + k - 1/2, first + k + 1/2] of `axis`.
+
+    `bottom`: the share of the plot's height, from below, that belongs to no layer; for layers along x.
+    """
+    layers = {"axis": axis, "count": count, "first": first, "bottom": bottom}
+    figure.layout.meta = {**figure.layout.meta, "layers": layers}
 
 
 def layer_outline(figure: go.Figure, selected: int | None, *, dark: bool) -> str:
@@ -39,9 +49,10 @@ def layer_outline(figure: go.Figure, selected: int | None, *, dark: bool) -> str
         plot = f"(100% - {left + right}px)"
         above = _BELOW if axis.side == "top" else 0
         below = 0 if axis.side == "top" else _BELOW
+        tall = (layout.height - top - bottom) * (1 - layers["bottom"])
         place = (
             f"left:calc({left}px + {plot} * {ends[0]:.5f});width:calc({plot} * {share:.5f});"
-            f"top:{top - above}px;height:{layout.height - top - bottom + above + below}px"
+            f"top:{top - above}px;height:{tall + above + below:.1f}px"
         )
     else:  # y grows upwards, pixels downwards
         tall = layout.height - top - bottom

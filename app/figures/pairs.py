@@ -13,6 +13,8 @@ from .palette import SMALL_SIZE, TEXT_SIZE, Palette, colours_for, ink_on, with_a
 
 _TOP, _BOTTOM, _ROW, _TALL = 30, 6, 26, 0.86
 _PLACES = {2: (6.4, 5.4), 1: (3.9, 2.9), 0: (1.4, 0.4)}  # a plan's row -> where A's and B's are
+_LOW, _HIGH = -0.1, 7.0  # ends of that axis
+_EMBEDDING = (2.15 - _LOW) / (_HIGH - _LOW)  # share of the height below the layers' rows
 _LABELS = {2: "Attention", 1: "FFN", 0: "Emb."}
 _HEIGHT = _TOP + _BOTTOM + round(_ROW * 7.1)
 _FADED = 0.3  # opacity of what both plans have
@@ -55,9 +57,9 @@ def bits_pair(first: Sequence[SiteBits], second: Sequence[SiteBits], *, dark: bo
         figure.add_trace(_bars(drawn, marked, place, colours))
     figure.update_layout(barmode="overlay", dragmode=False)
     figure.update_xaxes(side="top", **layer_axis(layers))
-    declare_layers(figure, "x", layers)
+    declare_layers(figure, "x", layers, bottom=_EMBEDDING)
     figure.update_yaxes(
-        range=[-0.1, 7.0],
+        range=[_LOW, _HIGH],
         tickvals=[y for pair in _PLACES.values() for y in pair],
         ticktext=[f"{_LABELS[row]} {plan}" if plan == "A" else plan for row in _PLACES for plan in "AB"],
         ticklabelstandoff=4,
@@ -75,7 +77,10 @@ def _effect(site: SiteBits) -> tuple[int, int]:
 def _text(cell: Cell, groups: dict[str, int]) -> str:
     """Bits and groups, where the bits alone would look the same."""
     counts = {groups[name] for name in cell.sites}
-    return f"{cell.text}/{counts.pop()}" if len(counts) == 1 and cell.text else cell.text
+    if len(counts) > 1 or not cell.text:
+        return cell.text
+    count = counts.pop()
+    return f"{cell.text}/{count}" if cell.row else f"{cell.text}, {count} group{'' if count == 1 else 's'}"
 
 
 def _bars(cells: Sequence[Cell], marked: Sequence[bool], place: int, colours: Palette) -> go.Bar:

@@ -38,6 +38,7 @@ from app.table import (
     layer_table,
 )
 from app.views.budget import budget_panel
+from app.views.refine import refine_panel
 from app.views.sites import sites_panel
 from app.waiting import loaded_workspace
 from app.words import WORDS
@@ -69,6 +70,7 @@ def page() -> None:
         _edit(workspace, current)
         budget_panel(workspace, current)
         _everywhere(workspace, current)
+        refine_panel(workspace, current)
     sites_panel(workspace, current)
 
 

@@ -88,6 +88,7 @@ def page() -> None:
     workspace = loaded_workspace()
     if workspace is None:
         return
+    state.write_link(state.tuning(workspace))  # a reload finds model, data and plan again
     train, limit, training = _shared_controls(workspace)
     for tab, experiment in zip(
         st.tabs(list(TABS), key="compare-tab", on_change="rerun"), TABS.values(), strict=True

@@ -57,6 +57,7 @@ def page() -> None:
     workspace = loaded_workspace()
     if workspace is None:
         return
+    state.write_link(state.tuning(workspace))  # a reload finds model, data and plan again
     settings = _controls(workspace)
     folder = save_folder(workspace, settings, date.today())
     wanted = arguments(workspace, settings, folder)

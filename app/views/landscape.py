@@ -56,6 +56,7 @@ def page() -> None:
     workspace = loaded_workspace()
     if workspace is None:
         return
+    state.write_link(state.tuning(workspace))  # a reload finds model, data and plan again
     st.caption(
         "The loss around one layer's trained weights, along the two directions in which it curves most, and "
         "where a plan's bits move that layer. The other layers stay in full precision."

@@ -50,6 +50,7 @@ def page() -> None:
     workspace = loaded_workspace()
     if workspace is None:
         return
+    state.write_link(state.tuning(workspace))  # a reload finds model, data and plan again
     st.caption(
         "λ, the Hessian eigenvalue of largest magnitude in every layer, on several random draws of the training "
         "data. Ω = |mean λ| + std λ ranks the layers."

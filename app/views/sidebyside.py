@@ -27,7 +27,7 @@ from qbert_core.quantization.size import MB
 POLL = 0.5  # seconds between looks at the two plans' numbers
 CURRENT = "current"  # in place of a digest: whatever plan is being tuned
 ROW = 35  # pixels of a table's row
-FLIPS = 8  # rows of changed answers before the table scrolls
+DIFFERING, FLIPS = 7, 8  # rows of sites and of changed answers before their tables scroll
 
 Compared = tuple[Difference | None, list[Flip] | None]
 
@@ -163,9 +163,13 @@ def _compare(workspace: Workspace, plans: tuple[Plan, Plan]) -> None:
             "two-plans",
             height=ROW * (len(table) + 1) + 3,
             column_config={
-                "": st.column_config.TextColumn(width=170),
+                "": st.column_config.TextColumn(width=150),
+                "A": st.column_config.TextColumn(width=92, alignment="right"),
+                "B": st.column_config.TextColumn(width=92, alignment="right"),
                 "B \N{MINUS SIGN} A": st.column_config.TextColumn(
-                    help="The metric's difference is a paired one: on the same examples, bootstrap over them"
+                    width=118,
+                    alignment="right",
+                    help="The metric's difference is a paired one: on the same examples, bootstrap over them",
                 ),
             },
         )
@@ -179,7 +183,8 @@ def _compare(workspace: Workspace, plans: tuple[Plan, Plan]) -> None:
             on_select=selection.on_click("kl-difference"),
             layers=True,
         )
-    _details(workspace, plans, compared[1])
+        _differing(workspace, plans)
+    _changed(workspace, compared[1])
 
 
 def _compared(workspace: Workspace, plans: tuple[Plan, Plan], results: Results) -> Compared:
@@ -212,20 +217,29 @@ def _words(workspace: Workspace, plans: tuple[Plan, Plan], results: Results) -> 
     return f"Measuring when no edit waits: {', '.join(said)} {words.many} so far …"
 
 
-def _details(workspace: Workspace, plans: tuple[Plan, Plan], changed: list[Flip] | None) -> None:
+def _differing(workspace: Workspace, plans: tuple[Plan, Plan]) -> None:
     sites = sites_that_differ(workspace.checkpoint.config, *plans)
-    left, right = st.columns([42, 58], gap="medium")
-    with left:
-        st.markdown(f"## Sites that differ: {len(sites)}")
-        if len(sites):
-            show_table(sites, "sites-that-differ", height=ROW * (min(len(sites), FLIPS) + 1) + 3)
-    with right:
-        many = WORDS[workspace.task.name].many
-        count = "…" if changed is None else fmt_count(len(changed))
-        st.markdown(f"## {many.capitalize()} answered differently: {count}")
-        if changed:
-            show_table(
-                flip_table(workspace, changed, "B", "A"),
-                "changed-answers",
-                height=ROW * (min(len(changed), FLIPS) + 1) + 3,
-            )
+    st.markdown(f"## Sites that differ: {len(sites)}")
+    if len(sites):
+        show_table(
+            sites,
+            "sites-that-differ",
+            height=ROW * (min(len(sites), DIFFERING) + 1) + 3,
+            column_order=[name for name in sites.columns if name != "Site"],  # in full in the file
+        )
+
+
+def _changed(workspace: Workspace, changed: list[Flip] | None) -> None:
+    words = WORDS[workspace.task.name]
+    count = "…" if changed is None else fmt_count(len(changed))
+    st.markdown(f"## {words.many.capitalize()} answered differently: {count}")
+    if changed:
+        show_table(
+            flip_table(workspace, changed, "B", "A"),
+            "changed-answers",
+            height=ROW * (min(len(changed), FLIPS) + 1) + 3,
+            column_config={
+                words.one.capitalize(): st.column_config.TextColumn(width=420),
+                "Change": st.column_config.TextColumn(help="From A to B"),
+            },
+        )

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
+from streamlit.elements.lib.mutable_expander_container import ExpanderContainer
 
 from app import selection, state
-from app.figures import RESIDUAL_LIMIT, colours_for, fmt_count, fmt_percent
+from app.figures import MISSING, RESIDUAL_LIMIT, colours_for, fmt_count, fmt_percent
 from app.plain import plain
 from app.registries import live, weights
 from app.sessionjobs import own_jobs
@@ -30,18 +31,26 @@ OF = {"site": "of the site", "module": "of its half of the layer", "layer": "of 
 
 def sites_panel(workspace: Workspace, current: state.Tuning) -> None:
     """Two drawers over the page's whole width; what is closed costs nothing."""
-    every = st.expander("Every site", icon=":material/table_rows:", key="every-site", on_change="rerun")
+    every = _drawer("Every site", "every-site", ":material/table_rows:")
     if every.open:
         with every:
             _every_site(workspace, current.plan)
-    pair = st.expander(
-        "Two plans side by side", icon=":material/compare:", key="two-plans", on_change="rerun"
-    )
+    pair = _drawer("Two plans side by side", "two-plans", ":material/compare:")
     if pair.open:
         with pair:
             two_plans(workspace, current)
     else:
         live().beside(state.session(), workspace, ())
+
+
+def _drawer(label: str, key: str, icon: str) -> ExpanderContainer:
+    """A drawer that is found as it was left, also after a look at another page."""
+    kept = f"drawer {key}"
+    if key not in st.session_state:
+        st.session_state[key] = st.session_state.get(kept, False)
+    drawer = st.expander(label, icon=icon, key=key, on_change="rerun")
+    st.session_state[kept] = drawer.open
+    return drawer
 
 
 def _every_site(workspace: Workspace, plan: Plan) -> None:
@@ -106,6 +115,8 @@ def _table(workspace: Workspace, plan: Plan, there: Mapping[str, Answer]) -> Non
         on_select=lambda: _picked(sites),
         selection_mode="single-row",
         column_config=_columns(sensitivity),
+        placeholder=MISSING,
+        column_order=[name for name in drawn[2].data.columns if sensitivity or name not in ("Ω", "mean λ")],
     )
 
 
@@ -152,7 +163,9 @@ def _words(workspace: Workspace, plan: Plan, there: int, sensitivity: Mapping[st
         worst = max(r for block in sensitivity["blocks"] for r in block["residuals"])
         if worst > RESIDUAL_LIMIT:
             said.append(f"Some λ have residuals up to {fmt_percent(worst)}.")
-    said.append("A ticked row marks its layer on every page. Alone and left out: *Compare*, *One at a time*.")
+    said.append(
+        "A ticked row marks its layer on every page. What a layer costs alone: page *Compare*, *One at a time*."
+    )
     return " ".join(said)
 
 
@@ -160,19 +173,19 @@ def _columns(sensitivity: Mapping[str, Any] | None) -> dict[str, Any]:
     number = st.column_config.NumberColumn
     of = OF[sensitivity["granularity"]] if sensitivity else "of its layer or site"
     return {
-        "Layer": number(width=62),
-        "Matrix": st.column_config.TextColumn(width=112),
-        "Bits": number(width=46, help="Of a weight; fp32: left as it is"),
+        "Layer": number(width=58),
+        "Matrix": st.column_config.TextColumn(width=80),
+        "Bits": number(width=44, help="Of a weight; fp32: left as it is"),
         "Groups": number(
-            width=84, help="Ranges of the matrix: asked for, and after the arrow applied: at most one a row"
+            width=76, help="Ranges of the matrix: asked for, and after the arrow applied: at most one a row"
         ),
-        "Shape": number(width=106, help="Rows × columns; a row is an output neuron or a table’s entry"),
-        "Range": number(width=118, help="Smallest and largest weight; sorted by how far they are apart"),
-        "MSE": number(width=82, help="Mean of (w′ − w)² over the weights"),
-        "MSE / var": number(width=82, help="The same over the variance of the weights"),
-        "Size": number(width=84, help="Codes, scales and zero points; 1 KB is 1,024 bytes"),
-        "Share": number(width=62, help="Of the plan’s size; biases and LayerNorm are the rest"),
+        "Shape": number(width=100, help="Rows × columns; a row is an output neuron or a table’s entry"),
+        "Range": number(width=116, help="Smallest and largest weight; sorted by how far they are apart"),
+        "MSE": number(width=76, help="Mean of (w′ − w)² over the weights"),
+        "MSE / var": number(width=76, help="The same over the variance of the weights"),
+        "Size": number(width=86, help="Codes, scales and zero points; 1 KB is 1,024 bytes"),
+        "Share": number(width=58, help="Of the plan’s size; biases and LayerNorm are the rest"),
         "Ω": number(width=58, help=f"|mean λ| + std λ {of}"),
         "mean λ": number(width=66, help=f"Top Hessian eigenvalue {of}, mean of the runs"),
-        "Inputs": number(width=150, help="Bits and calibrated range of what flows in"),
+        "Inputs": number(width=146, help="Bits and calibrated range of what flows in"),
     }

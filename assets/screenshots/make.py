@@ -24,7 +24,6 @@ FOLDER = Path(__file__).resolve().parent
 SIZE = {"width": 1280, "height": 800}
 PATIENCE = 900_000  # ms: for a job on a machine that does other things too
 QUIET = 2.0  # seconds without a running job after which all are taken to be done
-RUNS = 5  # of the sensitivity analysis
 SURFACES = "--enable-unsafe-swiftshader"  # they are drawn by WebGL, in software here
 
 
@@ -55,13 +54,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m assets.screenshots.make", description=__doc__)
     parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(SHOTS)}; all when none")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where they go")
+    parser.add_argument("--runs", type=int, default=5, help="of the sensitivity analysis")
+    parser.add_argument("--home", type=Path, help="$QBERT_HOME with finished work of an earlier time")
     options = parser.parse_args()
     wanted = options.pages or list(SHOTS)
     if unknown := set(wanted) - set(SHOTS):
         parser.error(f"no page {', '.join(sorted(unknown))}; there is {', '.join(SHOTS)}")
-    with running_app() as server, browser(SURFACES) as chromium:
+    with running_app(options.home) as server, browser(SURFACES) as chromium:
         server.answers()
-        plan = prepare(chromium, server.address, {SHOTS[name].job for name in wanted})
+        plan = prepare(chromium, server.address, {SHOTS[name].job for name in wanted}, options.runs)
         for name in wanted:
             for scheme in ("light", "dark"):
                 target = options.folder / f"{name}-{scheme}.webp"
@@ -69,12 +70,12 @@ def main() -> None:
                 print(f"{target}: {target.stat().st_size:,} bytes", flush=True)
 
 
-def prepare(chromium: Browser, address: str, jobs: set[str]) -> str:
+def prepare(chromium: Browser, address: str, jobs: set[str], runs: int) -> str:
     """Make the plan of the pictures and run the jobs they show; returns the plan as it stands in links."""
     page = opened(chromium, f"{address}/sensitivity", "light")
-    fill(page, "Runs", str(RUNS))
+    fill(page, "Runs", str(runs))
     page.get_by_role("button", name="Start", exact=True).click()
-    page.get_by_text(f"from {RUNS} complete runs").wait_for()
+    page.get_by_text(f"from {runs} complete runs").wait_for()
     finished(page)
     page.get_by_text("2 and 3", exact=True).click()
     settled(page)

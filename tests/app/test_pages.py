@@ -120,9 +120,10 @@ class Visit:
 def visit(source: Source | None = None, **query: str) -> Visit:
     at = AppTest.from_string(f"import runpy; runpy.run_path({str(MAIN)!r})", default_timeout=PATIENCE)
     if source is not None:
-        query = {"model": source.model, "data": source.data, **query}
+        query = {"model": source.model, "data": source.data, "task": source.task, **query}
     for name, value in query.items():
-        at.query_params[name] = value
+        if value:
+            at.query_params[name] = value
     return Visit(at)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from app.workspace import Workspace
@@ -59,6 +59,9 @@ class Watched:
         if plan.digest in self.errors:
             raise self.errors[plan.digest]
         return self.real.inspect(plan, example, layers=layers, events=events)
+
+    def errors_by_width(self, site: str, groups: int, widths: Sequence[int]) -> tuple[float, ...]:
+        return self.real.errors_by_width(site, groups, widths)
 
 
 def watched(workspace: Workspace, presets: bool = False) -> tuple[Workspace, Watched]:

@@ -104,7 +104,10 @@ def test_the_outline_encloses_the_layer_and_its_label(name: str, layer: int) -> 
         assert left + width / 2 == pytest.approx(margin.l + plot_width * (place - low) / (high - low), abs=1)
         assert width == pytest.approx(plot_width / (high - low), abs=1)
         above, below = margin.t - top, top + height - (layout.height - margin.b)
-        assert (above, below) == ((23, 0) if layout.xaxis.side == "top" else (0, 23))
+        if layout.xaxis.side == "top":  # plans: the tables below belong to no layer
+            assert (above, below < -30) == (23, True)
+        else:
+            assert (above, below) == (0, 23)
         assert top >= 0
         assert top + height <= layout.height
 
