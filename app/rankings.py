@@ -43,7 +43,7 @@ def found_for(ranks: Mapping[str, Any], target: str) -> dict[str, dict[str, Any]
 
 def ranks_words(ranks: Mapping[str, Any], target: str, measured: str) -> list[str]:
     """What the numbers say of one target, which pages call `measured`: a sentence each for all plans, for plans
-    of nearly equal size, and for what so many examples can say at most."""
+    of nearly equal size, and for how far half of the examples agree with the other half."""
     found = found_for(ranks, target)
     each = [f"{NAMES[name]} {_spearman(row)}" for name, row in found.items() if name in NAMES]
     said = [f"Spearman’s ρ of predicted harm and {measured}, {ranks['plans']} plans: {'; '.join(each)}."]
@@ -57,10 +57,10 @@ def ranks_words(ranks: Mapping[str, Any], target: str, measured: str) -> list[st
     half = next(row for row in ranks["halves"] if row["target"] == target)
     if half["spearman"] is not None:
         share = half["near_right"]
-        right = "" if share is None else f", and {fmt_probability(share)} of those pairs"
+        right = "" if share is None else f", and orders {fmt_probability(share)} of those pairs alike"
         said.append(
-            f"Measuring on one half of the {ranks['examples']} examples ranks the plans as the other half does with ρ "
-            f"{fmt_correlation(half['spearman'])}{right}: no prediction can be seen to do better."
+            f"For comparison: measuring on one half of the {ranks['examples']} examples ranks the plans as "
+            f"measuring on the other does with ρ {fmt_correlation(half['spearman'])}{right}."
         )
     return said
 

@@ -121,7 +121,8 @@ def halves_agreement(
     sums: Floats, measured: Callable[[Floats], Floats], sizes: Floats, *, seed: int, splits: int = HALVES
 ) -> dict[str, float | None]:
     """How well measuring on one half of the examples ranks the plans as the other half does: the mean of every
-    statistic over random splits. A predictor that ranks about as well is as good as so many examples.
+    statistic over random splits. A yardstick: two measurements agree no better. It is no ceiling, for a
+    predictor has no noise of its own and is compared with all examples.
 
     Arguments as in `resampled_agreements`. None where a statistic was never defined.
     """
