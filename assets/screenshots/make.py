@@ -115,7 +115,7 @@ def taken(page: Page, address: str, shot: Shot, plan: str) -> bytes:
         settled(page)
     measured(page)
     if shot.figures:
-        page.locator(".js-plotly-plot .main-svg").nth(3 * shot.figures - 1).wait_for(state="attached")
+        page.locator(".js-plotly-plot").nth(shot.figures - 1).wait_for(state="attached")
     page.mouse.move(SIZE["width"] / 2, 4)
     before, now = b"", page.screenshot()
     while before != now:  # charts grow in, and a busy machine draws late
