@@ -149,7 +149,7 @@ def measured(page: Page) -> None:
     """Wait until the page's numbers are current and complete, where it has any."""
     settled(page)
     if page.locator(".state").count():
-        page.locator('.state[data-state="current"]', has_text="measured").first.wait_for()
+        page.locator('.state[data-state="current"]').filter(has_not_text="so far").first.wait_for()
     settled(page)
 
 
