@@ -1,4 +1,4 @@
-"""Plans measured in the background, the newest wish of every session first.
+"""Plans measured in the background, in turn for every session, its newest wish alone.
 
 One worker thread serves all sessions; the work itself is done by the workspaces' evaluators, in the
 engine's process. A session has one wish: its current plan; a newer one replaces it, and work nobody
