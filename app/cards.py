@@ -20,7 +20,7 @@ STYLE = """<style>
 .cards.outdated .value,.cards.outdated .note{opacity:.65} /* less would be too pale to read */
 .state{font-size:.8125rem;min-height:1.4em;margin:0 0 .35rem}
 .state b{font-weight:600}
-@container (max-width:33rem){.cards{grid-template-columns:repeat(2,minmax(0,1fr))}}
+@container (max-width:37rem){.cards{grid-template-columns:repeat(2,minmax(0,1fr))}}
 </style>"""
 
 
