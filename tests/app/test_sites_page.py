@@ -93,8 +93,8 @@ def document(granularity: str, workspace: Workspace) -> dict[str, Any]:
                 continue
         value = float(len(blocks) + 1)
         blocks.append(
-            {"name": name, "layer": layer, "kind": kind, "lambdas": [value - 0.5, value + 0.5], "residuals": [0.01, 0.02],
-             "mean": value, "std": 0.5, "omega": value + 0.5}
+            {"name": name, "layer": layer, "kind": kind, "lambdas": [value - 0.5, value + 0.5],
+             "residuals": [0.01, 0.02], "mean": value, "std": 0.5, "omega": value + 0.5}
         )  # fmt: skip
     return {
         "granularity": granularity,
