@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,14 @@ class JobFolder:
             self._lock = None
 
 
+@dataclass(frozen=True)
+class Found:
+    """Jobs that are this process's now, newest first, and the folders that another one holds."""
+
+    jobs: list[tuple[JobFolder, Record]]
+    held: list[Path]
+
+
 class JobRecords:
     """The folders below `root`."""
 
@@ -151,14 +160,19 @@ class JobRecords:
             raise
         return JobFolder(path, number, lock)
 
-    def found(self) -> list[tuple[JobFolder, Record]]:
-        """The jobs that no other server holds, newest first; now this process does. A folder that cannot be
-        read is passed over with a line."""
-        jobs = []
+    def found(self, among: Collection[Path] | None = None) -> Found:
+        """The jobs that no other server holds, newest first; now this process does. With `among` only those
+        folders are looked at. A folder that cannot be read is passed over with a line."""
+        jobs, held = [], []
         for number, path in self._named():
+            if among is not None and path not in among:
+                continue
             try:
                 lock = _locked(path)
             except BlockingIOError:
+                held.append(path)
+                continue
+            except FileNotFoundError:  # removed meanwhile
                 continue
             except OSError as error:
                 print(f"{path}: this job is left out: {error.strerror}", flush=True)
@@ -169,7 +183,7 @@ class JobRecords:
             except (OSError, ValueError) as error:
                 print(f"{path}: this job is left out, its record cannot be read ({error})", flush=True)
                 folder.release()
-        return jobs
+        return Found(jobs, held)
 
     def sweep(self, keep: int) -> None:
         """Remove folders that no server holds: all but the newest `keep`, and those begun and never named."""

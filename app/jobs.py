@@ -11,11 +11,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from app.job import Job
-from app.jobrecords import JobRecords, Record
+from app.jobrecords import Found, JobRecords, Record
 from qbert_core.errors import InputError
 from qbert_core.runtime.home import cache_home
 
@@ -25,6 +26,7 @@ MAX_BYTES = 500 * 2**20  # of finished ones on disk; the newest are kept
 MAX_RUNNING = 2
 MAX_ACTIVE = 4  # of one session, waiting or running; $QBERT_SESSION_JOBS
 MAX_OWNERS = 1000  # sessions whose last turn is remembered
+LOOK = 2.0  # seconds between looks whether another server has ended
 VARIABLE = "QBERT_SESSION_JOBS"
 
 
@@ -59,8 +61,14 @@ class Jobs:
         self._jobs: list[Job] = []
         self._taken: set[Job] = set()  # those that have one of the places to run
         self._turns: dict[str, int] = {}  # owner -> when one of its jobs was taken last
+        held = self._adopt(self._records.found())
+        if held:
+            threading.Thread(target=self._inherit, args=(held,), daemon=True).start()
+
+    def _adopt(self, found: Found) -> list[Path]:
+        """Take over what another server left; the folders that one still holds."""
         with self._lock:
-            for folder, record in self._records.found():
+            for folder, record in found.jobs:
                 job = Job.from_record(record, folder)
                 if job.state != record.state:
                     job.keep()
@@ -69,6 +77,14 @@ class Jobs:
                 self._jobs.append(job)
             self._forget()
             self._fill()
+        return found.held
+
+    def _inherit(self, held: list[Path]) -> None:
+        """Wait for the end of other servers of this home: one that was told to end still holds its jobs while
+        the next one starts."""
+        while held:
+            time.sleep(LOOK)
+            held = self._adopt(self._records.found(held))
 
     def start(self, name: str, owner: str, arguments: Sequence[str]) -> Job:
         """Queue a command. The same command that is already under way is joined, not run twice.

@@ -129,6 +129,19 @@ class TestKilledServer:
         undisturbed = json.loads((tmp_path / "out.json").read_text())
         assert numbers(resumed) == numbers(undisturbed)
 
+    def test_a_server_that_still_ends_leaves_its_jobs_a_moment_later(
+        self, tiny: Checkpoint, table: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(jobs_module, "LOOK", 0.05)
+        with server(sensitivity(tiny, table)) as process:
+            until(lambda: counted(home) > 0, "a record of progress")
+            with jobs_here() as jobs:
+                assert not jobs.all(), "the other server holds it"
+                process.send_signal(signal.SIGKILL)
+                until(lambda: any(job.state == "running" for job in jobs.all()), "the job here")
+                (job,) = jobs.all()
+                assert job.name == "job 0"
+
     def test_workers_of_a_job_end_with_it(self, tiny: Checkpoint, table: Path, home: Path) -> None:
         with server(sensitivity(tiny, table, 100, "--workers", "2")) as process:
             until(lambda: counted(home) > 0, "a record of progress")
