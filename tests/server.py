@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 START = 120  # seconds a server may take until it answers, on a machine that does other things too
-END = 20  # seconds it may take to end
+END = 60  # seconds it may take to end
 
 
 @dataclass(frozen=True)

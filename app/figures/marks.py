@@ -41,6 +41,8 @@ def layer_outline(figure: go.Figure, selected: int | None, *, dark: bool) -> str
     layout, colours = figure.layout, colours_for(dark)
     left, right, top, bottom = (layout.margin[side] for side in "lrtb")
     middle = layers["first"] + selected
+    # under bars and lines, so that their labels are read over it; over the cells of a heatmap, which hide it
+    depth = 0 if layers["axis"] == "x" else 1
     axis = layout.xaxis if layers["axis"] == "x" else layout.yaxis
     start, end = axis.range
     ends = sorted((middle + side - start) / (end - start) for side in (-0.5, 0.5))
@@ -62,7 +64,7 @@ def layer_outline(figure: go.Figure, selected: int | None, *, dark: bool) -> str
             f"top:{top + tall * (1 - ends[1]):.1f}px;height:{tall * share:.1f}px"
         )
     return (
-        f'<div class="layer-outline" data-layer="{selected + 1}" style="position:absolute;z-index:1;'
+        f'<div class="layer-outline" data-layer="{selected + 1}" style="position:absolute;z-index:{depth};'
         f"pointer-events:none;box-sizing:border-box;border-radius:3px;border:2px solid {colours.accent};"
         f'box-shadow:0 0 0 1.5px {colours.background},inset 0 0 0 1.5px {colours.background};{place}"></div>'
     )

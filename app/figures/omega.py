@@ -146,6 +146,7 @@ def _rank_numbers(bars: Sequence[_Bar], layer_pixels: float, colours: Palette) -
         text=[str(bar.rank) for bar in numbered],
         textposition="top center",
         textfont={"size": SMALL_SIZE, "color": colours.ink},
+        unselected={"textfont": {"color": colours.ink}},  # else a click on a bar fades them
         hoverinfo="skip",
         showlegend=False,
         cliponaxis=False,

@@ -29,23 +29,25 @@ SURFACES = "--enable-unsafe-swiftshader"  # they are drawn by WebGL, in software
 
 @dataclass(frozen=True)
 class Shot:
-    """A page: its path, what its link says besides the plan, and the job it shows."""
+    """A page: its path, how many figures it has when all is drawn, what its link says besides the plan, and
+    the job it shows."""
 
     path: str
+    figures: int = 0
     query: tuple[tuple[str, str], ...] = ()
     job: str = ""
 
 
 SHOTS = {
-    "bits": Shot("/bits"),
-    "sensitivity": Shot("/sensitivity", job="sensitivity"),
-    "attention": Shot("/attention", (("layer", "3"), ("head", "5"))),
+    "bits": Shot("/", 2),  # the page a link without a path opens
+    "sensitivity": Shot("/sensitivity", 2, job="sensitivity"),
+    "attention": Shot("/attention", 2, (("layer", "3"), ("head", "5"))),
     "examples": Shot("/examples"),
-    "compare": Shot("/compare", job="compare"),
-    "landscape": Shot("/landscape", job="landscape"),
-    "finetune": Shot("/finetune", job="finetune"),
+    "compare": Shot("/compare", 1, job="compare"),
+    "landscape": Shot("/landscape", 2, job="landscape"),
+    "finetune": Shot("/finetune", 1, job="finetune"),
     "export": Shot("/export", job="export"),
-    "learn": Shot("/learn", (("lesson", "3"), ("bits", "3"))),
+    "learn": Shot("/learn", 1, (("lesson", "3"), ("bits", "3"))),
 }
 
 
@@ -56,23 +58,29 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where they go")
     parser.add_argument("--runs", type=int, default=5, help="of the sensitivity analysis")
     parser.add_argument("--home", type=Path, help="$QBERT_HOME with finished work of an earlier time")
+    parser.add_argument("--plan", help="a plan as links hold it: with it, only take what --home has finished")
     options = parser.parse_args()
     wanted = options.pages or list(SHOTS)
     if unknown := set(wanted) - set(SHOTS):
         parser.error(f"no page {', '.join(sorted(unknown))}; there is {', '.join(SHOTS)}")
     with running_app(options.home) as server, browser(SURFACES) as chromium:
         server.answers()
-        plan = prepare(chromium, server.address, {SHOTS[name].job for name in wanted}, options.runs)
-        for name in wanted:
-            for scheme in ("light", "dark"):
+        jobs = {SHOTS[name].job for name in wanted}
+        plan = options.plan or prepare(chromium, server.address, jobs, options.runs)
+        print(f"plan {plan}", flush=True)
+        for scheme in ("light", "dark"):
+            page = new_page(chromium, scheme)
+            for name in wanted:
                 target = options.folder / f"{name}-{scheme}.webp"
-                save(taken(chromium, server.address, SHOTS[name], plan, scheme), target)
+                save(taken(page, server.address, SHOTS[name], plan), target)
                 print(f"{target}: {target.stat().st_size:,} bytes", flush=True)
+            page.context.close()
 
 
 def prepare(chromium: Browser, address: str, jobs: set[str], runs: int) -> str:
     """Make the plan of the pictures and run the jobs they show; returns the plan as it stands in links."""
-    page = opened(chromium, f"{address}/sensitivity", "light")
+    page = new_page(chromium, "light")
+    go(page, f"{address}/sensitivity")
     fill(page, "Runs", str(runs))
     page.get_by_role("button", name="Start", exact=True).click()
     page.get_by_text(f"from {runs} complete runs").wait_for()
@@ -86,8 +94,7 @@ def prepare(chromium: Browser, address: str, jobs: set[str], runs: int) -> str:
     assert found is not None
     plan = found[1]
     for job in sorted(jobs & {"compare", "landscape", "finetune", "export"}):
-        page.goto(f"{address}/{job}?plan={plan}")
-        settled(page)
+        go(page, f"{address}/{job}?plan={plan}")
         if job == "finetune":
             fill(page, "Epochs", "1")
         if job == "export":
@@ -100,31 +107,36 @@ def prepare(chromium: Browser, address: str, jobs: set[str], runs: int) -> str:
     return plan
 
 
-def taken(chromium: Browser, address: str, shot: Shot, plan: str, scheme: str) -> bytes:
+def taken(page: Page, address: str, shot: Shot, plan: str) -> bytes:
     """A page as PNG."""
-    query = urlencode((("plan", plan), *shot.query))
-    page = opened(chromium, f"{address}{shot.path}?{query}", scheme)
+    go(page, f"{address}{shot.path}?{urlencode((('plan', plan), *shot.query))}")
     if shot.path == "/export":
         page.get_by_text("Smallest", exact=True).click()
         settled(page)
     measured(page)
+    if shot.figures:
+        page.locator(".js-plotly-plot").nth(shot.figures - 1).wait_for(state="attached")
     page.mouse.move(SIZE["width"] / 2, 4)
-    page.wait_for_timeout(2500)  # charts grow in
-    picture = page.screenshot()
-    page.context.close()
-    return picture
+    before, now = b"", page.screenshot()
+    while before != now:  # charts grow in, and a busy machine draws late
+        page.wait_for_timeout(2500)
+        before, now = now, page.screenshot()
+    return now
 
 
-def opened(chromium: Browser, link: str, scheme: str) -> Page:
-    """A new session at `link`, once its script has run."""
-    context = chromium.new_context(viewport=SIZE, color_scheme=scheme)
-    page = context.new_page()
+def new_page(chromium: Browser, scheme: str) -> Page:
+    """A browser of its own, in one theme; its cache serves all pages that follow."""
+    page = chromium.new_context(viewport=SIZE, color_scheme=scheme).new_page()
     page.set_default_timeout(PATIENCE)
+    return page
+
+
+def go(page: Page, link: str) -> None:
+    """A new session at `link`, once its script has run."""
     page.goto(link)
     page.get_by_role("heading", level=1).first.wait_for()
     page.get_by_text(re.compile("^n = ")).first.wait_for()  # the sidebar, when the data are loaded
     settled(page)
-    return page
 
 
 def settled(page: Page) -> None:
@@ -137,7 +149,7 @@ def measured(page: Page) -> None:
     """Wait until the page's numbers are current and complete, where it has any."""
     settled(page)
     if page.locator(".state").count():
-        page.locator('.state[data-state="current"]', has_text="measured").first.wait_for()
+        page.locator('.state[data-state="current"]').filter(has_not_text="so far").first.wait_for()
     settled(page)
 
 
@@ -159,10 +171,10 @@ def fill(page: Page, label: str, value: str) -> None:
 
 
 def save(png: bytes, target: Path) -> None:
-    """Write a picture of at most 256 colours, replacing the old one whole."""
-    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    """Write the picture, replacing the old one whole. Lossless: flat areas and text take less so than as JPEG."""
     with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".partial", delete=False) as file:
-        picture.convert("RGB").save(file, "WEBP", lossless=True, method=6)
+        Image.open(io.BytesIO(png)).convert("RGB").save(file, "WEBP", lossless=True, method=6)
+    Path(file.name).chmod(0o644)
     Path(file.name).replace(target)
 
 

@@ -16,7 +16,7 @@ from tests.browser.test_curvature_pages import CUT, Own, choose, own  # noqa: F4
 from tests.server import app_server, free_port
 from tests.tiny import make_tiny
 
-SLOWER = 6  # times
+SLOWER = 4  # times
 
 
 def preset(own: Own, name: str) -> Plan:  # noqa: F811

@@ -28,6 +28,7 @@ from qbert_core.runtime.cluster import Cluster, on_cluster
 from qbert_core.runtime.events import Silent
 from qbert_core.tasks import Examples, task_named
 from tests.places import check_place
+from tests.server import START
 
 SST2 = task_named("sst2")
 SENTENCES = ("good", "a bad film", "very slow", "they like it", "clever", "the actor was great", "awful")
@@ -66,6 +67,7 @@ class Machines:
         if self.scheduler is None or self.scheduler.poll() is not None:
             self.__exit__()  # its workers know nobody any more
             self.start_scheduler()
+            self._await_scheduler()
         for worker in self.workers:
             if worker.poll() is None and psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED:
                 worker.kill()
@@ -74,8 +76,22 @@ class Machines:
         while len(self.workers) < 2:
             self.start_worker()
 
+    def _await_scheduler(self) -> None:
+        """Until it takes connections: on a busy machine it imports longer than a client waits for it."""
+        deadline = time.monotonic() + START
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                assert self.scheduler is not None
+                assert self.scheduler.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
     def __enter__(self) -> Machines:
         self.start_scheduler()
+        self._await_scheduler()
         return self
 
     def __exit__(self, *_: object) -> None:

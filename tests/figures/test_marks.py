@@ -149,6 +149,13 @@ def test_a_mark_that_is_clicked_says_its_layer_last(name: str) -> None:
             assert trace.selected.marker.opacity == trace.unselected.marker.opacity == 1
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_click_fades_no_text(dark: bool) -> None:
+    written = [trace for trace in FIGURES["omega"](dark).data if trace.type == "scatter"]
+    assert written
+    assert all(trace.unselected.textfont.color == trace.textfont.color for trace in written)
+
+
 def test_a_cell_that_is_clicked_says_its_layer_first() -> None:
     for name in ("heatmap", "kl difference"):
         (targets,) = [trace for trace in FIGURES[name](False).data if trace.type == "scatter"]
