@@ -19,8 +19,8 @@ NAMES = {
 }
 """Predictors, as pages call them; the last two know nothing of curvature."""
 AXES = {
-    "omega": "½ Ω |ΔW|², nats",
-    "mean": "½ |mean λ| |ΔW|², nats",
+    "omega": "½ Ω |ΔW|², a bound in nats",
+    "mean": "½ |mean λ| |ΔW|², a bound in nats",
     "trace": "½ mean trace |ΔW|², nats",
     "perturbation": "½ |ΔW|²",
 }

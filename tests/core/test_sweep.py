@@ -462,7 +462,7 @@ def test_a_plan_gives_its_bits_to_group_counts_and_one_at_a_time(capsys, home, m
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ([], "one of the arguments --methods --groups --modules --one-at-a-time is required"),
+        ([], "one of the arguments --methods --groups --modules --one-at-a-time --frontier is required"),
         (["--methods", "--modules"], "not allowed with argument"),
         (["--methods"], "--methods needs --sensitivity FILE, or --train to compute one on"),
         (["--groups", "1,head"], "group count 'head'; expected whole numbers from 1 or the words heads"),
