@@ -61,7 +61,7 @@ def page() -> None:
     settings = _controls(workspace)
     folder = save_folder(workspace, settings, date.today())
     wanted = arguments(workspace, settings, folder)
-    job = _shown(wanted)
+    job = _shown(wanted, folder)
     _start_or_cancel(workspace, settings, folder, wanted, job)
     running = job is not None and job.active
 
@@ -195,16 +195,23 @@ def _check_base(task: Task, settings: Settings) -> None:
     check_training_data(task, settings.data)
 
 
-def _shown(wanted: list[str]) -> Job | None:
-    """The job with these arguments, else one of this model that is under way."""
-    active = (job for job in own_jobs() if job.active and job.arguments[:2] == tuple(wanted[:2]))
-    return jobs().latest(wanted) or next(active, None)
+def _shown(wanted: list[str], folder: Path) -> Job | None:
+    """The job with these arguments, else one of this model that is under way, else the newest of its kind that
+    came to its end: a reload forgets the settings, and must not seem to have lost the training."""
+    same = [job for job in own_jobs() if job.arguments[:2] == tuple(wanted[:2])]
+    active = (job for job in same if job.active)
+    ended = (j for j in same if j.state == "done" and ("--plan" in j.arguments) == ("--plan" in wanted))
+    job = jobs().latest(wanted) or next(active, None)
+    if job is None and not finished(folder) and stopped_at(folder) is None:
+        job = next(ended, None)
+    return job
 
 
 def _status(job: Job | None, folder: Path, wanted: list[str]) -> None:
     """How far the training is, what went wrong, and where the next Start would begin."""
     if job is not None and job.arguments != tuple(wanted):
-        st.caption("Shown below: the training under way. It has other settings than those above.")
+        which = "training under way" if job.active else "newest training that came to its end"
+        st.caption(f"Shown below: the {which}, *{plain(job.name)}*. It has other settings than those above.")
     if job is not None and job.state == "failed":
         st.error(plain(job.error or "The training failed."), icon=":material/error:")
     if job is not None and job.active:
@@ -227,7 +234,7 @@ def _status(job: Job | None, folder: Path, wanted: list[str]) -> None:
     elif job is not None and job.state == "done":
         st.caption(
             f"Finished: {epochs_words(int(job.option('--epochs')))} in {fmt_seconds(job.result['seconds'])}, saved "
-            "in the folder above."
+            + ("in the folder above." if job.arguments == tuple(wanted) else f"in {plain(str(folder))}.")
         )
     elif job is None and finished(folder):
         st.caption("These settings were trained before: below is what came of it. Start trains them again.")
