@@ -155,7 +155,7 @@ def _start_or_cancel(
     shown = folder if job is None or not job.active else Path(job.option("--save"))
     label.caption("Saved in")
     with where:
-        st.code(str(shown), language=None)
+        st.code(str(shown), language=None, wrap_lines=True)
     if job and job.active:
         if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-finetune"):
             cancel_job(job)

@@ -84,7 +84,7 @@ def _tools(workspace: Workspace, learn: Learn) -> None:
         st.caption("The address of each lesson, to hand to a class.")
         for number, lesson in enumerate(LESSONS, 1):
             st.markdown(f"**{number} {lesson.title}**")
-            st.code(_address(Settings(lesson=number, large=learn.settings.large)), language=None)
+            st.code(_address(Settings(lesson=number, large=learn.settings.large)), language=None, wrap_lines=True)
     name = workspace.checkpoint.name
     data = "demo reviews" if workspace.source.data == DEMO else workspace.source.data
     asked = [step(workspace, learn).question(learn.settings) for step in STEPS]

@@ -78,6 +78,12 @@ def test_axe_finds_nothing_of_ours_on_pages_as_they_are_at_first(visit, own: Own
     assert seen.errors == []
 
 
+def start(page: Page, count: int) -> None:
+    """Press Start, and wait for the sidebar's list: a page that is left at once forgets the press."""
+    button(page, "Start").click()
+    expect(page.locator('[class*="st-key-job-"]')).to_have_count(count)
+
+
 @pytest.fixture(scope="module")
 def results(browser: Browser, server: str, own: Own) -> None:  # noqa: F811
     """Have something to show on every page that starts a job; the server keeps it for the tests below."""
@@ -87,13 +93,13 @@ def results(browser: Browser, server: str, own: Own) -> None:  # noqa: F811
     page.goto(server + own.link("/sensitivity"))
     fill(page, "Training data", own.data)
     fill(page, "Runs", "3")
-    button(page, "Start").click()
+    start(page, 1)
     go_to(page, "landscape")
     choose(page, "Grid", "11²")
-    button(page, "Start").click()
-    for path in ("finetune", "compare"):
+    start(page, 2)
+    for count, path in enumerate(("finetune", "compare"), 3):
         go_to(page, path)
-        button(page, "Start").click()
+        start(page, count)
     ended = page.get_by_test_id("stSidebar").get_by_role("link", name=re.compile("^done: "))
     expect(ended).to_have_count(4)
     context.close()
