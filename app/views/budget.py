@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import streamlit as st
 
@@ -18,7 +19,7 @@ from qbert_core.errors import InputError
 from qbert_core.quantization import Plan, plan_size
 
 WIDTHS = (2, 3, 4, 8)  # bits
-SLIDER = "budget-mb"
+LABEL = "Size budget, MB"
 STEPS = 100  # of the slider, or up to ten times as many
 LOOK = 0.3  # seconds between looks, while the weights are looked at
 
@@ -36,12 +37,25 @@ def budget_panel(workspace: Workspace, current: state.Tuning) -> None:
     except InputError as error:
         frontier, problem = None, str(error)
     size = plan_size(workspace.checkpoint.config, current.plan).size_mb
+
+    def allocate(budget: float) -> None:
+        """With the plan and the locks as they are when it is called: the widgets may be of an earlier run."""
+        now = _harm(workspace, current, objective)
+        plans = now.frontier(current.plan, widths) if now else None
+        if plans is None or budget < plans.sizes_mb[0]:
+            return
+        plan = plans.plan(plans.best(budget), f"budget {budget:.2f} MB")
+        state.change(current, plan)
+        current.allocated.add(plan.digest)
+        # the slider stays where it was put, though the plan may be a little smaller
+        st.session_state["budget"] = (plan.digest, budget)
+
     with head:
-        budget = _slider(current, frontier, size)
+        budget = _slider(current, frontier, size, allocate)
     st.button(
         "Allocate for me", icon=":material/auto_awesome:", key="allocate", width="stretch", disabled=frontier is None,
         help="The bits of least predicted harm at this size; locked layers and the embedding tables stay",
-        on_click=lambda: _allocate(current, frontier, budget),
+        on_click=allocate, args=(budget,),
     )  # fmt: skip
     _said(workspace, current, objective, found, frontier, problem)
 
@@ -67,34 +81,28 @@ def _options(known: list[Objective]) -> tuple[Objective, tuple[int, ...]]:
     return known[names.index(name)], tuple(widths)
 
 
-def _slider(current: state.Tuning, frontier: PlanFrontier | None, size: float) -> float:
+def _slider(
+    current: state.Tuning, frontier: PlanFrontier | None, size: float, allocate: Callable[[float], None]
+) -> float:
     """The budget in MB, at first the `size` of the plan."""
     low, high = (float(frontier.sizes_mb[0]), float(frontier.sizes_mb[-1])) if frontier else (0.0, 0.0)
     if frontier is None or low == high:
-        st.slider("Size budget, MB", 0.0, 2 * size, size, format="%.2f", disabled=True, key="budget-none")
+        st.slider(LABEL, 0.0, 2 * size, size, format="%.2f", disabled=True, key="budget-none")
         return size
+    key = f"budget-mb-{low:.6f}-{high:.6f}"  # with other ends it is another slider, which knows no value yet
+    plan, asked = st.session_state.get("budget", ("", size))
+    elsewhere = plan != current.plan.digest  # the plan was changed there
     # Set only where it must be: what the script sets, the browser takes over, even in the middle of a move.
-    elsewhere = st.session_state.get("budget-plan") != current.plan.digest or SLIDER not in st.session_state
-    wanted = size if elsewhere else float(st.session_state[SLIDER])
-    if elsewhere or not low <= wanted <= high:
-        st.session_state[SLIDER] = min(max(wanted, low), high)
-        st.session_state["budget-plan"] = current.plan.digest
+    if elsewhere or key not in st.session_state:
+        wanted = size if elsewhere else asked
+        st.session_state[key] = min(max(wanted, low), high)
+        st.session_state["budget"] = (current.plan.digest, wanted)
     digits = max(0, math.ceil(math.log10(STEPS / (high - low))))
     return st.slider(
-        "Size budget, MB", low, high, step=10.0**-digits, format=f"%.{digits}f", key=SLIDER,
+        LABEL, low, high, step=10.0**-digits, format=f"%.{digits}f", key=key,
         help="Move it: the bits follow, at every size those of least predicted harm",
-        on_change=lambda: _allocate(current, frontier, float(st.session_state[SLIDER])),
+        on_change=lambda: allocate(float(st.session_state[key])),
     )  # fmt: skip
-
-
-def _allocate(current: state.Tuning, frontier: PlanFrontier | None, budget: float) -> None:
-    if frontier is None or budget < frontier.sizes_mb[0]:
-        return  # from a button that was replaced meanwhile
-    plan = frontier.plan(frontier.best(budget), f"budget {budget:.2f} MB")
-    state.change(current, plan)
-    current.allocated.add(plan.digest)
-    # the slider stays where it was put, though the plan may be a little smaller
-    st.session_state["budget-plan"] = plan.digest
 
 
 def _said(

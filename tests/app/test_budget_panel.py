@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app import allocating
 from app.allocating import Harm, Objective, objectives
-from app.views.budget import SLIDER, WIDTHS
+from app.views.budget import LABEL, WIDTHS
 from app.workspace import Workspace
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.curvature import Sensitivity, blocks_of
@@ -42,6 +42,11 @@ def at_bits(*, wait: bool = True, **query: str) -> Visit:
     if wait:
         seen.until(lambda at: not at.button(key="allocate").disabled, "the weights looked at")
     return seen
+
+
+def slider_of(seen: Visit) -> Any:
+    (slider,) = [slider for slider in seen.at.main.slider if slider.label == LABEL]
+    return slider
 
 
 def caption(seen: Visit) -> str:
@@ -105,23 +110,23 @@ def test_the_slider_walks_along_the_frontier_and_follows_other_edits(
     workspace: Workspace, tiny: Checkpoint
 ) -> None:
     seen = at_bits()
-    slider = seen.at.slider(key=SLIDER)
+    slider = slider_of(seen)
     assert slider.value == pytest.approx(plan_size(tiny.config, seen.plan(workspace)).size_mb)
     weights = dict.fromkeys(range(3), 1.0)
     middle = (slider.min + slider.max) / 2
     for budget in (slider.min, middle, slider.max):
         before = seen.plan(workspace)
-        seen.at.slider(key=SLIDER).set_value(budget)
+        slider_of(seen).set_value(budget)
         seen.run()
         plan = seen.plan(workspace)
         assert plan_size(tiny.config, plan).size_mb <= budget + 1e-6
         best = best_by_trying(tiny, before, budget + 1e-6, weights)
         assert harm_of(tiny, plan, weights) == pytest.approx(best)
-        assert seen.at.slider(key=SLIDER).value == pytest.approx(budget), "it stays where it was put"
+        assert slider_of(seen).value == pytest.approx(budget), "it stays where it was put"
     assert "the error of the weights alone" in caption(seen)
     seen.choose("qbert-2")
     seen.settled()
-    assert seen.at.slider(key=SLIDER).value == pytest.approx(slider.min), "the smallest plan"
+    assert slider_of(seen).value == pytest.approx(slider.min), "the smallest plan"
 
 
 def test_locked_layers_keep_their_bits_and_stand_in_the_link(workspace: Workspace) -> None:
@@ -129,7 +134,7 @@ def test_locked_layers_keep_their_bits_and_stand_in_the_link(workspace: Workspac
     before = seen.plan(workspace)
     assert seen.at.query_params["locks"] == "2"
     for end in ("min", "max"):
-        slider = seen.at.slider(key=SLIDER)
+        slider = slider_of(seen)
         slider.set_value(getattr(slider, end))
         seen.run()
         after = seen.plan(workspace)
@@ -169,7 +174,7 @@ def test_an_analysis_of_halves_is_offered_beside_that_of_layers(
     seen = at_bits()
     seen.at.selectbox(key="budget-objective").select(names[1])
     seen.run()
-    slider = seen.at.slider(key=SLIDER)
+    slider = slider_of(seen)
     slider.set_value((slider.min + slider.max) / 2)
     seen.run()
     bits = {
