@@ -48,7 +48,7 @@ h2{padding:.2rem 0 .4rem!important}
   [data-testid=stSliderThumbValue]),:is([data-testid=stTab][aria-selected=true],
   [data-testid=stButtonGroup] [data-selected=true]) *{color:inherit!important}
 /* a browser at 150 %, or a small window: what stands side by side comes one below the other */
-@media (max-width:1000px){
+@media (max-width:1080px){
   .stMain [data-testid=stHorizontalBlock]:has([data-testid=stPlotlyChart])>[data-testid=stColumn]{min-width:100%}
   .stMain [data-testid=stColumn]:has([data-testid=stWidgetLabel]){min-width:8.5rem}
   .stMain [data-testid=stColumn]:has([data-testid=stCheckbox]){min-width:12rem}

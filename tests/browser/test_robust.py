@@ -116,11 +116,16 @@ def test_a_page_finds_its_plan_again_when_the_server_comes_back(browser: Browser
         choose(seen.page, "Start from", "directq-2")
         seen.expect_plan(plan)
         before = seen.value("Accuracy")
+    connected = seen.page.locator("[data-testid=stApp][data-test-connection-state=CONNECTED]")
+    expect(connected).to_have_count(0)
     expect(seen.page.locator(".card .value").first).to_be_visible()  # what was shown stays
     with app_server(tmp_path, port=port):
         context.set_offline(True)
         seen.page.wait_for_timeout(1500)
         context.set_offline(False)
+        expect(connected).to_have_count(1)
+        rest(seen.page)
+        seen.expect_plan(plan)  # by the link: the new server knows nothing else
         choose(seen.page, "Start from", "qbert-3")  # when it answers, it is the new server
         seen.expect_plan(preset_named(load_checkpoint(model).config, "sst2", "qbert-3"))
         seen.page.locator(".st-key-undo button").first.click()
