@@ -1,4 +1,4 @@
-"""What happens around a page: reload, back and forward, two tabs, a slow machine, a server that goes away, zoom."""
+"""What happens around a page: reload, back and forward, two tabs, a slow machine, zoom."""
 
 from __future__ import annotations
 
