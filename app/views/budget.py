@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
@@ -48,7 +49,7 @@ def budget_panel(workspace: Workspace, current: state.Tuning) -> None:
         state.change(current, plan)
         current.allocated.add(plan.digest)
         # the slider stays where it was put, though the plan may be a little smaller
-        st.session_state["budget"] = (plan.digest, budget)
+        st.session_state["budget"] = replace(_asked(), plan=plan.digest, budget=budget)
 
     with head:
         budget = _slider(current, frontier, size, allocate)
@@ -81,6 +82,20 @@ def _options(known: list[Objective]) -> tuple[Objective, tuple[int, ...]]:
     return known[names.index(name)], tuple(widths)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """The `budget` in MB asked for last, the digest of the `plan` it gave, and which slider shows it."""
+
+    budget: float
+    plan: str
+    slider: int
+
+
+def _asked() -> _Asked:
+    asked: _Asked = st.session_state["budget"]
+    return asked
+
+
 def _slider(
     current: state.Tuning, frontier: PlanFrontier | None, size: float, allocate: Callable[[float], None]
 ) -> float:
@@ -89,20 +104,32 @@ def _slider(
     if frontier is None or low == high:
         st.slider(LABEL, 0.0, 2 * size, size, format="%.2f", disabled=True, key="budget-none")
         return size
-    key = f"budget-mb-{low:.6f}-{high:.6f}"  # with other ends it is another slider, which knows no value yet
-    plan, asked = st.session_state.get("budget", ("", size))
-    elsewhere = plan != current.plan.digest  # the plan was changed there
-    # Set only where it must be: what the script sets, the browser takes over, even in the middle of a move.
-    if elsewhere or key not in st.session_state:
-        wanted = size if elsewhere else asked
-        st.session_state[key] = min(max(wanted, low), high)
-        st.session_state["budget"] = (current.plan.digest, wanted)
+    st.session_state.setdefault("budget", _Asked(size, current.plan.digest, 0))
+    if _asked().plan != current.plan.digest:  # the plan was changed elsewhere: another slider starts at its size
+        st.session_state["budget"] = _Asked(size, current.plan.digest, _asked().slider + 1)
+    asked = _asked()
     digits = max(0, math.ceil(math.log10(STEPS / (high - low))))
-    return st.slider(
-        LABEL, low, high, step=10.0**-digits, format=f"%.{digits}f", key=key,
+    step = 10.0**-digits
+    steps = math.ceil((high - low) / step)
+    shown = low + step * min(max(round((asked.budget - low) / step), 0), steps)
+    key = f"budget-mb-{low:.6f}-{high:.6f}-{asked.slider}"  # other ends make another slider as well
+    st.session_state["budget-key"] = key
+
+    def chosen() -> float:
+        """What was asked, unless the handle was moved: the browser sends its place at other times, too."""
+        value = float(st.session_state[key])
+        return value if abs(value - shown) > step / 2 else asked.budget
+
+    def moved() -> None:
+        # not from a slider that was replaced, whose value the browser may send once more
+        if st.session_state["budget-key"] == key and chosen() != asked.budget:
+            allocate(chosen())
+
+    st.slider(
+        LABEL, low, low + steps * step, shown, step, f"%.{digits}f", key=key, on_change=moved,
         help="Move it: the bits follow, at every size those of least predicted harm",
-        on_change=lambda: allocate(float(st.session_state[key])),
     )  # fmt: skip
+    return chosen()
 
 
 def _said(

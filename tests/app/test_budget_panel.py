@@ -111,7 +111,8 @@ def test_the_slider_walks_along_the_frontier_and_follows_other_edits(
 ) -> None:
     seen = at_bits()
     slider = slider_of(seen)
-    assert slider.value == pytest.approx(plan_size(tiny.config, seen.plan(workspace)).size_mb)
+    size = plan_size(tiny.config, seen.plan(workspace)).size_mb
+    assert slider.value == pytest.approx(size, abs=slider.step / 2)
     weights = dict.fromkeys(range(3), 1.0)
     middle = (slider.min + slider.max) / 2
     for budget in (slider.min, middle, slider.max):
@@ -127,6 +128,25 @@ def test_the_slider_walks_along_the_frontier_and_follows_other_edits(
     seen.choose("qbert-2")
     seen.settled()
     assert slider_of(seen).value == pytest.approx(slider.min), "the smallest plan"
+
+
+def test_a_handle_that_nobody_moved_changes_nothing(workspace: Workspace) -> None:
+    """The browser sends its place, rounded to a step, with whatever else is pressed."""
+    seen = at_bits()
+    before = seen.plan(workspace)
+    place = slider_of(seen).value
+    for part in (-0.4, 0.4):
+        slider = slider_of(seen)
+        slider.set_value(place + part * slider.step)
+        seen.run()
+        assert seen.plan(workspace) == before
+    slider = slider_of(seen)
+    slider.set_value(slider.min)
+    seen.run()
+    assert seen.plan(workspace) != before
+    seen.press("undo")
+    assert seen.plan(workspace) == before
+    assert slider_of(seen).value == pytest.approx(place)
 
 
 def test_locked_layers_keep_their_bits_and_stand_in_the_link(workspace: Workspace) -> None:
