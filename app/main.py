@@ -56,7 +56,8 @@ h2{padding:.2rem 0 .4rem!important}
 /* buttons that show an icon: their names are there for screen readers, and to be found */
 :is(.st-key-undo,.st-key-redo,.st-key-reset,.st-key-learn-back,.st-key-learn-next,[class*=st-key-cancel-job-])
   button [data-testid=stMarkdownContainer]{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
-[class*="st-key-outlined-"]:not(:has(.js-plotly-plot)) .layer-outline{display:none} /* no chart yet */
+/* no chart yet */
+[class*="st-key-outlined-"]:not(:has(.js-plotly-plot,[data-testid=stDataFrame])) .layer-outline{display:none}
 </style>"""
 # Streamlit's navigation opens /examples, and the page then writes its link /examples?plan=..: two entries in
 # the browser's history, and two presses of Back. The second takes the place of the first.
@@ -70,7 +71,7 @@ if (!history.oneEntry) {
 }
 </script>"""
 
-bits_page = st.Page(bits.page, title="Bits", icon=":material/tune:", url_path="bits", default=True)
+bits_page = st.Page(bits.page, title="Bits", icon=":material/tune:", default=True)
 sensitivity_page = st.Page(
     sensitivity.page, title="Sensitivity", icon=":material/insights:", url_path="sensitivity"
 )
@@ -87,9 +88,17 @@ finetune_page = st.Page(
 )
 export_page = st.Page(export.page, title="Export", icon=":material/ios_share:", url_path="export")
 learn_page = st.Page(learn.page, title="Learn", icon=":material/school:", url_path="learn")
+
+
+def home() -> None:
+    st.switch_page(bits_page, query_params=st.query_params.to_dict())
+
+
+# The home page has no path of its own; people who saw /sensitivity try /bits.
+also_home = st.Page(home, title="Bits", url_path="bits", visibility="hidden")
 page = st.navigation(
     {
-        "Tune": [bits_page, sensitivity_page, attention_page, examples_page],
+        "Tune": [bits_page, sensitivity_page, attention_page, examples_page, also_home],
         "Experiments": [compare_page, landscape_page, finetune_page],
         "Take away": [export_page, learn_page],
     }

@@ -9,15 +9,18 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from app import history
+
 LAYER, WRITTEN, CHANGED = "chosen layer", "written layer", "layer changed"
 QUERY = "layer"  # in the address
 MOST = 4  # digits
 
 
 def chosen() -> int | None:
-    """The layer that is marked; the address's on arrival, and when it changed under the page (back button)."""
-    linked = st.query_params.get(QUERY)
-    if linked is not None and linked != st.session_state.get(WRITTEN):
+    """The layer that is marked; the address's on arrival, and after Back and Forward."""
+    linked, written = st.query_params.get(QUERY), st.session_state.get(WRITTEN)
+    arrived = WRITTEN not in st.session_state or history.went_back()
+    if arrived and linked is not None and linked != written:
         st.session_state[WRITTEN] = linked
         good = linked.isdecimal() and 0 < len(linked) <= MOST and int(linked) > 0
         st.session_state[LAYER] = int(linked) - 1 if good else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from app import selection
+from app import history, selection
 from app.link import plan_from_text, plan_to_text
 from app.plain import plain
 from app.registries import workspaces
@@ -128,8 +128,7 @@ def named(message: str, source: Source) -> str:
 
 
 def tuning(workspace: Workspace) -> Tuning:
-    """The session's plan for this workspace: restored from the link on arrival, and when the address
-    changed under the page (back button, a pasted link)."""
+    """The session's plan for this workspace: restored from the link on arrival, and by Back and Forward."""
     current: Tuning | None = st.session_state.get("tuning")
     linked = st.query_params.get("plan")
     if current is None or current.workspace != workspace.key:
@@ -145,7 +144,7 @@ def tuning(workspace: Workspace) -> Tuning:
         if linked and "linked" not in st.session_state:
             _restore(workspace, current, linked, remember=False)
         fill_table(current)
-    elif linked and linked != st.session_state.get("linked"):
+    elif linked and linked != st.session_state.get("linked") and history.went_back():
         _restore(workspace, current, linked, remember=True)
     current.tried.setdefault(current.plan.digest, current.plan)
     return current

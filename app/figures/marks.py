@@ -1,4 +1,4 @@
-"""The chosen layer's outline, laid over a figure instead of drawn in it.
+"""The chosen layer's outline, laid over a figure or a table instead of drawn in it.
 
 Streamlit builds a chart anew when anything in it changes, and while it does the page shows a gap. An outline
 that lies over the chart moves without that.
@@ -12,6 +12,8 @@ from .palette import colours_for
 
 _BESIDE = 40  # pixels of the layer's label that the outline takes in, left of a plot
 _BELOW = 23  # the same below a plot, or above it
+_NOTHING = '<div class="layer-outline" hidden></div>'
+ROW = 35  # pixels of a table's row, and of its head
 
 
 def declare_layers(
@@ -37,8 +39,8 @@ def layer_outline(figure: go.Figure, selected: int | None, *, dark: bool) -> str
     """
     layers = (figure.layout.meta or {}).get("layers")
     if selected is None or layers is None or not 0 <= selected < layers["count"]:
-        return '<div class="layer-outline" hidden></div>'
-    layout, colours = figure.layout, colours_for(dark)
+        return _NOTHING
+    layout = figure.layout
     left, right, top, bottom = (layout.margin[side] for side in "lrtb")
     middle = layers["first"] + selected
     # under bars and lines, so that their labels are read over it; over the cells of a heatmap, which hide it
@@ -63,8 +65,23 @@ def layer_outline(figure: go.Figure, selected: int | None, *, dark: bool) -> str
             f"left:{left - beside}px;width:calc(100% - {left + right - beside}px);"
             f"top:{top + tall * (1 - ends[1]):.1f}px;height:{tall * share:.1f}px"
         )
+    return _outline(selected, depth, place, dark=dark)
+
+
+def row_outline(rows: int, selected: int | None, *, dark: bool) -> str:
+    """The same around a row of a table that has one a layer; `rows`: how many it shows without scrolling.
+
+    A table that scrolls would leave its outline behind, so it has none: `rows` 0.
+    """
+    if selected is None or not 0 <= selected < rows:
+        return _NOTHING
+    return _outline(selected, 1, f"left:0;width:100%;top:{ROW * (selected + 1)}px;height:{ROW + 1}px", dark=dark)
+
+
+def _outline(layer: int, depth: int, place: str, *, dark: bool) -> str:
+    colours = colours_for(dark)
     return (
-        f'<div class="layer-outline" data-layer="{selected + 1}" style="position:absolute;z-index:{depth};'
+        f'<div class="layer-outline" data-layer="{layer + 1}" style="position:absolute;z-index:{depth};'
         f"pointer-events:none;box-sizing:border-box;border-radius:3px;border:2px solid {colours.accent};"
         f'box-shadow:0 0 0 1.5px {colours.background},inset 0 0 0 1.5px {colours.background};{place}"></div>'
     )

@@ -11,6 +11,7 @@ from plotly.graph_objects import Figure
 from app import selection, state
 from app.cards import Card, cards
 from app.figures import (
+    ROW,
     PlanPoint,
     alt_text,
     chart_config,
@@ -22,6 +23,7 @@ from app.figures import (
     fmt_ratio,
     fmt_signed_points,
     kl_heatmap,
+    row_outline,
     size_accuracy_scatter,
 )
 from app.kept import drawn, outlined
@@ -53,6 +55,7 @@ HEATMAP_PACE = 1.0  # seconds
 POLL_PRESETS = 1.0  # seconds between looks at the presets, while they are measured
 FIRST_LOOK = 0.18  # how long a page waits for the first numbers before it draws the old ones as outdated
 OWN = "by hand"
+TABLE_ROWS = 12  # of the layer table; more scroll
 
 
 def page() -> None:
@@ -134,38 +137,42 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
     help_groups = (
         "Ranges a matrix: its output rows are split into this many groups. More than rows: one a row."
     )
+    seen = min(len(layer_rows), TABLE_ROWS)
+    scrolls = len(layer_rows) > seen
     with st.container(key="plan-tables"):
-        st.data_editor(
-            layer_rows,
-            key=layers_key,
-            on_change=edited,
-            hide_index=True,
-            width="stretch",
-            height=35 * (min(len(layer_rows), 12) + 1) + 3,
-            column_config={
-                "Layer": st.column_config.TextColumn(disabled=True, width=40),
-                "Attention": bits(
-                    "Attention",
-                    options=choices,
-                    required=True,
-                    width=86,
-                    help="Bits of query, key, value and output",
-                ),
-                "FFN": bits(
-                    "FFN",
-                    options=choices,
-                    required=True,
-                    width=62,
-                    help="Bits of the two feed-forward matrices",
-                ),
-                "Groups": groups("Groups", min_value=1, step=1, width=72, help=help_groups),
-                "Lock": st.column_config.CheckboxColumn(
-                    "Lock",
-                    width=58,
-                    help="Kept by Allocate for me, Set all layers and the bits of a ranking",
-                ),
-            },
-        )
+        with st.container(key="outlined-layers", gap=None):
+            st.html(row_outline(0 if scrolls else seen, selection.chosen(), dark=state.dark()))
+            st.data_editor(
+                layer_rows,
+                key=layers_key,
+                on_change=edited,
+                hide_index=True,
+                width="stretch",
+                height=ROW * (seen + 1) + 3,
+                column_config={
+                    "Layer": st.column_config.TextColumn(disabled=True, width=40),
+                    "Attention": bits(
+                        "Attention",
+                        options=choices,
+                        required=True,
+                        width=86,
+                        help="Bits of query, key, value and output",
+                    ),
+                    "FFN": bits(
+                        "FFN",
+                        options=choices,
+                        required=True,
+                        width=62,
+                        help="Bits of the two feed-forward matrices",
+                    ),
+                    "Groups": groups("Groups", min_value=1, step=1, width=72, help=help_groups),
+                    "Lock": st.column_config.CheckboxColumn(
+                        "Lock",
+                        width=58,
+                        help="Kept by Allocate for me, Set all layers and the bits of a ranking",
+                    ),
+                },
+            )
         table_rows = embedding_table(table, sites)
         st.data_editor(
             table_rows,
@@ -173,7 +180,7 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
             on_change=edited,
             hide_index=True,
             width="stretch",
-            height=35 * (len(table_rows) + 1) + 3,
+            height=ROW * (len(table_rows) + 1) + 3,
             column_config={
                 "Table": st.column_config.TextColumn("Embedding", disabled=True),
                 "Bits": bits("Bits", options=BIT_CHOICES, required=True),

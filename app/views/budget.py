@@ -108,12 +108,16 @@ def _slider(
     if _asked().plan != current.plan.digest:  # the plan was changed elsewhere: another slider starts at its size
         st.session_state["budget"] = _Asked(size, current.plan.digest, _asked().slider + 1)
     asked = _asked()
+    # Ends and places are whole steps: the browser rounds others, and a value rounded looks like a move.
     digits = max(0, math.ceil(math.log10(STEPS / (high - low))))
     step = 10.0**-digits
-    steps = math.ceil((high - low) / step)
-    shown = low + step * min(max(round((asked.budget - low) / step), 0), steps)
+    least, most = round(math.ceil(low / step) * step, digits), round(math.ceil(high / step) * step, digits)
+    shown = round(min(max(asked.budget, least), most), digits)
     key = f"budget-mb-{low:.6f}-{high:.6f}-{asked.slider}"  # other ends make another slider as well
-    st.session_state["budget-key"] = key
+    # What the script gives a slider the browser takes over, in the middle of a move as well: given once, no more
+    begun = st.session_state.get("budget-slider", ("", 0.0))
+    place = begun[1] if begun[0] == key else shown
+    st.session_state["budget-slider"] = (key, place)
 
     def chosen() -> float:
         """What was asked, unless the handle was moved: the browser sends its place at other times, too."""
@@ -122,11 +126,11 @@ def _slider(
 
     def moved() -> None:
         # not from a slider that was replaced, whose value the browser may send once more
-        if st.session_state["budget-key"] == key and chosen() != asked.budget:
+        if st.session_state["budget-slider"][0] == key and chosen() != asked.budget:
             allocate(chosen())
 
     st.slider(
-        LABEL, low, low + steps * step, shown, step, f"%.{digits}f", key=key, on_change=moved,
+        LABEL, least, most, place, step, f"%.{digits}f", key=key, on_change=moved,
         help="Move it: the bits follow, at every size those of least predicted harm",
     )  # fmt: skip
     return chosen()

@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import state
 from app.cards import Card, cards
-from app.figures import fmt_count, fmt_interval, fmt_percent, fmt_probability, fmt_signed_points
+from app.figures import ROW, fmt_count, fmt_interval, fmt_percent, fmt_probability, fmt_signed_points
 from app.flipped import CHANGES, OTHER, RIGHT, WRONG, chosen_flips, counts, flip_csv, flip_table
 from app.inspections import Example, Look
 from app.items import Item, item_of, plan_column
@@ -176,7 +176,7 @@ def _table(
         table,
         hide_index=True,
         width="stretch",
-        height=35 * (SHOWN_ROWS + 1) + 3,
+        height=ROW * (SHOWN_ROWS + 1) + 3,
         on_select="rerun",
         selection_mode="single-row",
         key=key,
@@ -292,7 +292,7 @@ def _kinds(workspace: Workspace, now: Measured) -> None:
     rows = right_by_kind(result, kinds[column])
     plan = plan_column(result.plan.name, "Kind", "n", "fp32", "fp32, 95 %", "Change")
     show_table(
-        pd.DataFrame([_kind_row(kind, plan) for kind in rows]), "kinds", height=35 * (len(rows) + 1) + 3
+        pd.DataFrame([_kind_row(kind, plan) for kind in rows]), "kinds", height=ROW * (len(rows) + 1) + 3
     )
     empty = f" {EMPTY}: rows with nothing in this column." if EMPTY in kinds[column] else ""
     st.caption(

@@ -10,6 +10,7 @@ import streamlit as st
 
 from app import selection, state
 from app.figures import (
+    ROW,
     fmt_lambda,
     fmt_mb,
     fmt_omega,
@@ -320,7 +321,7 @@ def _proposal(
             ranking,
             "ranking",
             shown=marked_rows(ranking, [layer == marked for layer in order], "Layer"),
-            height=35 * (min(layers, 12) + 1) + 3,
+            height=ROW * (min(layers, 12) + 1) + 3,
             column_config={
                 "Residual": st.column_config.TextColumn(help="The largest of all runs: |Hv − λv| / |λ|"),
                 ABOVE: st.column_config.TextColumn(

@@ -15,8 +15,8 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from app import history, registries
 from app import jobs as jobs_module
-from app import registries
 from app.engine import Engine
 from app.figures import fmt_kl, fmt_mb, fmt_percent
 from app.link import plan_from_text, plan_to_text
@@ -340,15 +340,31 @@ def test_a_links_plan_is_restored_and_measured(workspace: Workspace, source: Sou
     assert seen.at.button(key="undo").disabled
 
 
-def test_a_link_pasted_over_the_page_can_be_undone(workspace: Workspace) -> None:
+def test_a_plan_come_back_to_can_be_undone(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = visit()
     seen.settled()
     (plan,) = own_plans(workspace, 1)
-    seen.at.query_params["plan"] = plan_to_text(plan)
+    with monkeypatch.context() as back:
+        back.setattr(history, "went_back", lambda: True)
+        seen.at.query_params["plan"] = plan_to_text(plan)
+        seen.run()
     seen.settled()
     assert seen.plan(workspace) == plan
     seen.press("undo")
     assert seen.preset() == workspace.start.name
+
+
+def test_an_address_sent_before_the_edit_does_not_undo_it(workspace: Workspace) -> None:
+    seen = visit(layer="1")
+    seen.settled()
+    old = dict(seen.at.query_params)
+    seen.choose("qbert-3")
+    seen.press("unmark-layer")
+    for name, value in old.items():
+        seen.at.query_params[name] = value
+    seen.settled()
+    assert seen.preset() == "qbert-3"
+    assert "layer" not in seen.at.query_params
 
 
 @pytest.mark.parametrize("text", ["nonsense", "", "AAAA", "%00", "x" * 5000])

@@ -17,7 +17,7 @@ import pytest
 from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
-from app import registries
+from app import history, registries
 from app.csvs import csv_text
 from app.exports import plan_text
 from app.figures import fmt_interval, fmt_percent, fmt_points_interval, fmt_signed_points
@@ -387,11 +387,12 @@ class TestMark:
         seen.settled()
         assert marked(seen) == set()
 
-    def test_the_back_button_brings_the_mark_back(self) -> None:
+    def test_the_back_button_brings_the_mark_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
         seen = visit(layer="1")
         seen.settled()
         seen.press("unmark-layer")
         assert marked(seen) == set()
+        monkeypatch.setattr(history, "went_back", lambda: True)
         seen.at.query_params["layer"] = "1"
         seen.run()
         assert marked(seen) == {"1"}
