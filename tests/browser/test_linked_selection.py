@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PATIENCE
+from tests.browser.conftest import PATIENCE, ROW
 
 # the middle of a cell or mark, asked of plotly itself: of the trace that has `customdata`, the point `index`
 PLACE = """([key, index]) => {
@@ -49,6 +49,14 @@ def test_a_click_marks_a_layer_everywhere_and_a_second_click_takes_it_away(visit
     assert box is not None
     assert box["x"] < x < box["x"] + box["width"]
     assert abs(box["y"] + box["height"] / 2 - y) < 2
+
+    # the layer table marks it, too: the third row below the head
+    row = outline(page, "layers").bounding_box()
+    table = page.locator(".st-key-outlined-layers").get_by_test_id("stDataFrame").bounding_box()
+    assert row is not None
+    assert table is not None
+    assert abs(row["y"] - (table["y"] + 3 * ROW)) < 3
+    assert abs(row["width"] - table["width"]) < 3
 
     # the chart is the same element as before the click, drawn all the time
     assert page.evaluate("window.chart === document.querySelector('.st-key-kl .js-plotly-plot')")

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app.figures import fmt_percent
+from app.link import plan_to_text
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.evaluation import Evaluator, calibration
 from qbert_core.quantization import SitePlan, preset_named
@@ -99,6 +100,15 @@ def test_the_link_restores_the_plan_elsewhere_and_a_reload_keeps_it(visit, engin
     visit(link).expect_plan(plan)
     bits.page.reload()
     bits.expect_plan(plan)
+
+
+def test_the_home_page_by_a_name_of_its_own(visit, engine):
+    plan = preset_named(engine.checkpoint.config, "sst2", "directq-3")
+    bits = visit(f"/bits?plan={plan_to_text(plan)}")
+    bits.expect_plan(plan)
+    expect(bits.page.get_by_text("Page not found")).to_have_count(0)
+    assert bits.page.get_by_test_id("stSidebarNav").get_by_role("link", name="Bits", exact=True).count() == 1
+    assert bits.errors == []
 
 
 def test_a_broken_link_says_so_and_starts_as_usual(visit):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.quantization import Plan, preset_named
+from tests.app.conftest import write_table
 from tests.browser.conftest import PAGES, PATIENCE, Visit, go_to, rest
 from tests.browser.test_curvature_pages import CUT, Own, choose, own  # noqa: F401
+from tests.server import app_server, free_port
+from tests.tiny import make_tiny
 
 SLOWER = 4  # times
 
@@ -97,6 +101,39 @@ def test_on_a_slow_machine_the_last_numbers_stand_until_the_new_are_there(visit,
         seen.expect_plan(preset(own, name))
     assert page.evaluate("window.least") == 4, "no frame without numbers"
     assert seen.errors == []
+
+
+def test_a_page_finds_its_plan_again_when_the_server_comes_back(browser: Browser, tmp_path: Path) -> None:
+    model, data = make_tiny(tmp_path / "tiny"), write_table(tmp_path / "sixty.csv")
+    plan = preset_named(load_checkpoint(model).config, "sst2", "directq-2")
+    port = free_port()
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    seen = Visit(context.new_page())
+    seen.page.set_default_timeout(PATIENCE)
+    with app_server(tmp_path, port=port) as server:
+        seen.page.goto(f"{server.address}/?model={model}&data={data}")
+        seen.state()
+        choose(seen.page, "Start from", "directq-2")
+        seen.expect_plan(plan)
+        before = seen.value("Accuracy")
+    connected = seen.page.locator("[data-testid=stApp][data-test-connection-state=CONNECTED]")
+    expect(connected).to_have_count(0)
+    expect(seen.page.locator(".card .value").first).to_be_visible()  # what was shown stays
+    with app_server(tmp_path, port=port):
+        context.set_offline(True)
+        seen.page.wait_for_timeout(1500)
+        context.set_offline(False)
+        expect(connected).to_have_count(1)
+        # what was drawn before stays until the new server has drawn the page; it knows of nothing to undo
+        expect(seen.page.locator(".st-key-undo button").first).to_be_disabled()
+        rest(seen.page)
+        seen.expect_plan(plan)  # by the link: the new server knows nothing else
+        choose(seen.page, "Start from", "qbert-3")  # when it answers, it is the new server
+        seen.expect_plan(preset_named(load_checkpoint(model).config, "sst2", "qbert-3"))
+        seen.page.locator(".st-key-undo button").first.click()
+        seen.expect_plan(plan)
+        assert seen.value("Accuracy") == before
+    context.close()
 
 
 OVERLAPPING = """() => {
