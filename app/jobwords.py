@@ -71,12 +71,23 @@ def share_done(job: Job) -> float:
     return min(max(job.done / job.total, 0.0), 1.0) if job.total else 0.0
 
 
+def sensitivity_first(job: Job) -> tuple[int, int] | None:
+    """Eigenvalues done and all, while a sweep ranks the layers before its first row."""
+    running = (job.partial or {}).get("running") if job.arguments[0] == "sweep" else None
+    if not running or "finetuned" in running:  # that is a row under way
+        return None
+    return int(running["done"]), int(running["total"])
+
+
 def _counted(job: Job) -> str:
     command = job.arguments[0]
     done, total = job.done, job.total
     if command == "sensitivity":  # counts eigenvalues: of every run, one a block
         runs = int(job.option("--runs"))
         done, total = done * runs // total, runs
+    first = sensitivity_first(job)
+    if first:
+        return f"sensitivity {fmt_percent(first[0] / max(first[1], 1), 0)}"
     if command not in UNITS:
         return fmt_percent(share_done(job), 0)
     return f"{UNITS[command]} {min(done + 1, total)} of {total}"

@@ -27,7 +27,7 @@ from app.figures import (
     setting_marks,
 )
 from app.jobs import Job
-from app.jobwords import fmt_seconds, start_words
+from app.jobwords import fmt_seconds, sensitivity_first, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.registries import jobs
@@ -270,11 +270,12 @@ def _share(job: Job) -> float:
 def _progress(job: Job, rows: list[dict[str, Any]]) -> str:
     if job.state == "waiting":
         return start_words(job)
-    running = (job.partial or {}).get("running") or {}
-    if not job.total and running:
-        return f"Sensitivity first: {running.get('done', 0)} of {running.get('total', 0)} eigenvalues"
+    first = sensitivity_first(job)
+    if first:
+        return f"Sensitivity first: {first[0]} of {first[1]} eigenvalues"
     if not job.total:
         return start_words(job)
+    running = (job.partial or {}).get("running") or {}
     text = f"{job.done} of {job.total} rows"
     left = seconds_left(rows, job.total, "--finetune" in job.arguments)
     if left is not None:

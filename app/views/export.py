@@ -158,8 +158,8 @@ def _model(workspace: Workspace, plan: Plan) -> None:
         f"{fmt_mb(tensor_bytes(config, plan, name) / MB)} ({LABELS[name].lower()})" for name in LAYOUTS
     )
     st.caption(
-        f"compressed-tensors, `pack-quantized`: {sizes}, pooler and output layer included. Read back and compared, "
-        "weight for weight, before it is called done."
+        f"compressed-tensors, `pack-quantized`: weights of {sizes}, pooler and output layer included; the file's head "
+        "comes on top. Read back and compared, weight for weight, before it is called done."
     )
     folder = export_folder(workspace, plan, layout)
     running = job is not None and job.active

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from qbert_core.allocation.budget import Unit
-from qbert_core.allocation.units import curvatures, make_unit
+from qbert_core.allocation.units import curvatures, make_unit, moved_weights
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.curvature import Sensitivity
-from qbert_core.quantization import Plan, Site, SitePlan, squared_error
+from qbert_core.quantization import Plan
 
 RULES = {"omega": "omega", "mean": "mean", "trace": "trace-perturbation"}  # predictor -> rule of `curvatures`
 CONTROL = "perturbation"
@@ -21,12 +21,10 @@ def perturbed_units(checkpoint: Checkpoint, plan: Plan, widths: Mapping[str, Seq
 
     Raises `InputError` for blocks the model lacks, and widths that are not 1..8 or 32.
     """
-    config, groups = checkpoint.config, {site: entry.groups for site, entry in plan.sites.items()}
-
-    def moved(site: Site, entry: SitePlan) -> float:
-        return site.params * squared_error(checkpoint.weights[site.parameter], entry.bits, entry.groups)
-
-    return [make_unit(config, name, 1.0, bits, groups, moved) for name, bits in widths.items()]
+    groups, moved = {site: entry.groups for site, entry in plan.sites.items()}, moved_weights(checkpoint)
+    return [
+        make_unit(checkpoint.config, name, 1.0, bits, groups, moved) for name, bits in widths.items()
+    ]
 
 
 def weighted(units: Sequence[Unit], curvature: Mapping[str, float]) -> list[Unit]:

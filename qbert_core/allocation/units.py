@@ -33,16 +33,21 @@ def units_of(
     Omega's rules are one here: the perturbation always counts. Raises `InputError` for another rule, widths
     that are not 1..8 or 32, blocks that are not this model's, and a missing trace.
     """
-
-    def moved(site: Site, entry: SitePlan) -> float:
-        return site.params * squared_error(checkpoint.weights[site.parameter], entry.bits, entry.groups)
-
-    config, units = checkpoint.config, []
+    config, moved, units = checkpoint.config, moved_weights(checkpoint), []
     same = {site.name: groups for site in sites_of(config)}
     for name, weight in curvatures(config, sensitivity, rule).items():
         widths = [locked[name]] if locked and name in locked else bits
         units.append(make_unit(config, name, weight, widths, same, moved))
     return units
+
+
+def moved_weights(checkpoint: Checkpoint) -> Callable[[Site, SitePlan], float]:
+    """What tells |W - Q(W)|^2 of a site of this model, for `make_unit`."""
+
+    def moved(site: Site, entry: SitePlan) -> float:
+        return site.params * squared_error(checkpoint.weights[site.parameter], entry.bits, entry.groups)
+
+    return moved
 
 
 def curvatures(config: BertConfig, sensitivity: Sensitivity, rule: str = "omega") -> dict[str, float]:

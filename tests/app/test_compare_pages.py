@@ -340,6 +340,19 @@ class TestCompare:
         assert "column sentence is missing; found: premise, hypothesis, label" in shown
         assert not speaker.commands
 
+    def test_a_sweep_that_ranks_the_layers_first_says_so(
+        self, compare: Visit, speaker: Speaker, source: Source
+    ) -> None:
+        """As `sweep` tells it: no row yet, and inside it the eigenvalues."""
+        speaker.say({"rows": [], "running": {"name": "sensitivity", "done": 3, "total": 12}}, total=1)
+        choose(compare, "Training data", source.data)
+        press(compare, "Start")
+        at = compare.until(lambda at: progress(at) and "3 of 12" in progress(at)[0].proto.text, "it counts")
+        assert progress(at)[0].proto.text == "Sensitivity first: 3 of 12 eigenvalues"
+        assert not at.exception
+        (said,) = [bar.proto.text for bar in at.sidebar.get("progress")]
+        assert said.startswith("sensitivity 25")
+
     def test_rows_are_shown_as_they_arrive(
         self,
         compare: Visit,
