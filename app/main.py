@@ -20,6 +20,7 @@ st.set_page_config(
 )
 
 from app import selection  # noqa: E402
+from app.history import ONE_ENTRY  # noqa: E402
 from app.marked import marked_layer  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
 from app.views import (  # noqa: E402
@@ -37,10 +38,13 @@ from app.views import (  # noqa: E402
 STYLE = """<style>
 .block-container{padding:2.6rem 1.6rem 3rem;max-width:1500px}
 [data-testid="stSidebarUserContent"]{padding-top:.5rem}
-h1{padding:0 0 .1rem!important}
+/* four jobs, the model and the data in the height of a laptop's window */
+[data-testid="stSidebarUserContent"] [data-testid=stVerticalBlock]{gap:.4rem}
+[data-testid="stSidebarUserContent"] [data-testid=stMarkdown] p{font-size:.875rem}
+h1{padding:0 0 .3rem!important}
 .st-key-plan-tables [data-testid="stElementToolbar"]{display:none} /* it covers undo, redo and reset */
 [data-testid=stMetricValue]{font-weight:600} /* as on the cards */
-[data-testid=stButtonGroup] button{min-height:2.5rem} /* as the fields beside it */
+[data-testid=stButtonGroup]>:not(label) button{min-height:2.5rem} /* as the fields beside it */
 h2{padding:.2rem 0 .4rem!important}
 /* Streamlit's own colours are too pale to read here */
 [data-testid=stCaptionContainer]{color:inherit!important;opacity:.75}
@@ -59,18 +63,6 @@ h2{padding:.2rem 0 .4rem!important}
 /* no chart yet */
 [class*="st-key-outlined-"]:not(:has(.js-plotly-plot,[data-testid=stDataFrame])) .layer-outline{display:none}
 </style>"""
-# Streamlit's navigation opens /examples, and the page then writes its link /examples?plan=..: two entries in
-# the browser's history, and two presses of Back. The second takes the place of the first.
-ONE_ENTRY = """<script>
-if (!history.oneEntry) {
-  const push = history.pushState.bind(history);
-  history.oneEntry = true;
-  history.pushState = (state, title, url) =>
-    !location.search && new URL(url, location).pathname === location.pathname
-      ? history.replaceState(state, title, url) : push(state, title, url);
-}
-</script>"""
-
 bits_page = st.Page(bits.page, title="Bits", icon=":material/tune:", default=True)
 sensitivity_page = st.Page(
     sensitivity.page, title="Sensitivity", icon=":material/insights:", url_path="sensitivity"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,8 +11,10 @@ import streamlit as st
 from pandas.io.formats.style import Styler
 
 from app.csvs import csv_text
+from app.figures import MISSING
 
 MARK = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE} "  # before what belongs to the chosen layer
+NUMBER = re.compile(r"[+<≤≥\N{MINUS SIGN}-]? ?\d")  # how a text that says a number begins
 STYLE = "<style>[class*=st-key-table-of-] [data-testid=stElementToolbar]{display:none}</style>"
 
 
@@ -24,8 +27,25 @@ def marked_rows(table: pd.DataFrame, mine: Sequence[bool], column: str) -> pd.Da
     return styler.set_properties(subset=(table.index[list(mine)], table.columns), **{"font-weight": "bold"})
 
 
+def number_columns(table: pd.DataFrame, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`config`, Streamlit's `column_config`, with every column of numbers at the right, those that are written
+    with their unit or interval too: Streamlit puts texts at the left, and what is alike would stand apart."""
+    given = dict(config or {})
+    for name in table.columns:
+        texts = {str(value) for value in table[name].dropna()} - {"", MISSING}
+        if texts and all(NUMBER.match(text) for text in texts):
+            column = given.get(name) or st.column_config.Column()
+            given[name] = {**column, "alignment": column["alignment"] or "right"}
+    return given
+
+
 def show_table(
-    table: pd.DataFrame, name: str, *, shown: pd.DataFrame | Styler | None = None, **options: Any
+    table: pd.DataFrame,
+    name: str,
+    *,
+    shown: pd.DataFrame | Styler | None = None,
+    column_config: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> None:
     """Show `table` with a button that downloads it as `name`.csv; `options` are `st.dataframe`'s.
 
@@ -34,7 +54,10 @@ def show_table(
     rows = table.astype(object).where(table.notna(), None)  # what is missing is an empty cell
     with st.container(key=f"table-of-{name}", gap="small"):
         st.html(STYLE)
-        st.dataframe(table if shown is None else shown, hide_index=True, width="stretch", **options)
+        seen = table if shown is None else shown
+        texts = seen if isinstance(seen, pd.DataFrame) else seen.data  # type: ignore[attr-defined]
+        columns = number_columns(texts, column_config)
+        st.dataframe(seen, hide_index=True, width="stretch", column_config=columns, **options)
         st.download_button(
             "Table as CSV", csv_text(table.columns, rows.itertuples(index=False)), f"{name}.csv", "text/csv",
             icon=":material/download:", type="tertiary", on_click="ignore", key=f"csv-{name}",

@@ -17,6 +17,7 @@ from app.figures import (
     kl_heatmap,
     layer_label,
 )
+from app.history import leads
 from app.inspections import Example, Look
 from app.items import item_of
 from app.kept import show_kept
@@ -98,10 +99,11 @@ def look_at_typed() -> None:
 
 
 def _chosen(workspace: Workspace) -> Chosen:
-    """The session's choice for this workspace; at first the link's."""
+    """The session's choice for this workspace; the link's at first, and after Back and Forward."""
     kept: dict[str, Chosen] = st.session_state.setdefault("attention", {})
-    if workspace.key not in kept:
-        first = {name: _number(name) for name in ("layer", "head", "row")} if not kept else {}
+    linked = leads(kept)
+    if linked or workspace.key not in kept:
+        first = {name: _number(name) for name in ("layer", "head", "row")} if linked else {}
         config, rows = workspace.checkpoint.config, len(workspace.examples)
         layer, head, row = first.get("layer"), first.get("head"), first.get("row")
         kept[workspace.key] = Chosen(

@@ -41,7 +41,7 @@ from app.table import (
 )
 from app.views.budget import budget_panel
 from app.views.refine import refine_panel
-from app.views.sites import sites_panel
+from app.views.sites import drawers_for_link, sites_panel
 from app.waiting import loaded_workspace
 from app.words import WORDS
 from app.workspace import Workspace
@@ -66,7 +66,7 @@ def page() -> None:
     current = state.tuning(workspace)
     live().want(state.session(), workspace, current.plan)  # first: it is measured while the tables are drawn
     left, right = st.columns([37, 63], gap="medium")
-    state.write_link(current)
+    state.write_link(current, **drawers_for_link(workspace, current))
     with right:  # first: people wait for the numbers, and know what they edited
         _live(workspace, current)
     with left:

@@ -46,7 +46,7 @@ from app.sweeps import (
     seconds_left,
     write_files,
 )
-from app.tables import marked_rows
+from app.tables import marked_rows, number_columns
 from app.trainingdata import training_data_input
 from app.waiting import loaded_workspace
 from app.words import BANDS, WORDS, epochs, quoted
@@ -447,20 +447,25 @@ def _table(
         height=ROW * (min(max(total, len(rows)), TABLE_ROWS) + 1) + 3,
         on_select=pick,
         selection_mode="single-row",
-        column_config={
-            "Plan": st.column_config.TextColumn(width=150),
-            "95 %": st.column_config.TextColumn(help=f"Interval of {label}"),
-            "From fp32": st.column_config.TextColumn(
-                help=f"Change of {label} against the fp32 model on the same examples, in percentage points"
-            ),
-            "95 % of it": st.column_config.TextColumn(help="Paired bootstrap over the examples"),
-            "Smaller": st.column_config.TextColumn(help="fp32 size over this size; ranges included"),
-            "Effective bits": st.column_config.TextColumn(help="Stored bits a weight; embeddings and ranges included"),
-            "KL": st.column_config.TextColumn(help="Attention KL from fp32, mean of all heads, nats"),
-            "Seed": st.column_config.NumberColumn(
-                help="Of the finetuning; where there was none, of the bootstrap"
-            ),
-        },
+        column_config=number_columns(
+            table,
+            {
+                "Plan": st.column_config.TextColumn(width=150),
+                "95 %": st.column_config.TextColumn(help=f"Interval of {label}"),
+                "From fp32": st.column_config.TextColumn(
+                    help=f"Change of {label} against the fp32 model on the same examples, in percentage points"
+                ),
+                "95 % of it": st.column_config.TextColumn(help="Paired bootstrap over the examples"),
+                "Smaller": st.column_config.TextColumn(help="fp32 size over this size; ranges included"),
+                "Effective bits": st.column_config.TextColumn(
+                    help="Stored bits a weight; embeddings and ranges included"
+                ),
+                "KL": st.column_config.TextColumn(help="Attention KL from fp32, mean of all heads, nats"),
+                "Seed": st.column_config.NumberColumn(
+                    help="Of the finetuning; where there was none, of the bootstrap"
+                ),
+            },
+        ),
     )
 
 
@@ -476,10 +481,12 @@ def _reported(workspace: Workspace, experiment: Experiment) -> None:
             f"Q-BERT (AAAI 2020), BERT-base on {title}, after finetuning, in %. Another model than yours."
         )
         heads = METRICS[task] if len(rows[0].numbers) > 1 else METRICS[task][:1]
+        reported = pd.DataFrame([_reported_row(experiment, row, heads) for row in rows])
         st.dataframe(
-            pd.DataFrame([_reported_row(experiment, row, heads) for row in rows]),
+            reported,
             hide_index=True,
             width="stretch",
+            column_config=number_columns(reported),
             row_height=28,
             height=ROW + 28 * len(rows) + 3,
             key=f"reported-{experiment}",

@@ -199,7 +199,7 @@ def _status(workspace: Workspace, layout: Layout, folder: Path, job: Job | None)
         account = job.result["size"]
         more = account["file"] - account["promised"]
         st.caption(
-            f"Done in {job.result['seconds']:.1f} s: weights {fmt_mb(account['file'])}, {more:.1f} MB more than the "
+            f"Done in {job.result['seconds']:.1f} s: a file of {fmt_mb(account['file'])}, {more:.1f} MB more than the "
             f"plan's {fmt_mb(account['promised'])}: {account['wider_codes']:.1f} MB wider codes, "
             f"{account['row_ranges']:.1f} MB a range a row, {account['unquantized']:.1f} MB pooler and output layer."
         )

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from app import state
+from app.history import leads
 from app.lessons.handout import handout
 from app.lessons.questions import Truth
 from app.lessons.settings import Settings, settings_from
@@ -39,7 +40,7 @@ html{{font-size:{LARGE}px!important}}
 
 
 def page() -> None:
-    title, tools = st.columns([3, 5], vertical_alignment="center")
+    title, tools = st.columns([3, 5], vertical_alignment="top")
     title.title("Learn")
     workspace = loaded_workspace()
     if workspace is None:
@@ -64,12 +65,13 @@ def page() -> None:
 
 
 def _learn(workspace: Workspace) -> Learn:
-    """The session's lessons on this workspace; at first as the link says."""
+    """The session's lessons on this workspace; as the link says at first, and after Back and Forward."""
     kept: dict[str, Learn] = st.session_state.setdefault("learn", {})
-    if workspace.key not in kept:
-        query = st.query_params.to_dict() if not kept else {}
-        kept[workspace.key] = Learn(settings_from(query, workspace.checkpoint.config))
-    return kept[workspace.key]
+    linked = leads(kept)
+    learn = kept.setdefault(workspace.key, Learn(Settings()))
+    if linked:
+        learn.settings = settings_from(st.query_params.to_dict(), workspace.checkpoint.config)
+    return learn
 
 
 def _tools(workspace: Workspace, learn: Learn) -> None:
@@ -84,7 +86,9 @@ def _tools(workspace: Workspace, learn: Learn) -> None:
         st.caption("The address of each lesson, to hand to a class.")
         for number, lesson in enumerate(LESSONS, 1):
             st.markdown(f"**{number} {lesson.title}**")
-            st.code(_address(Settings(lesson=number, large=learn.settings.large)), language=None, wrap_lines=True)
+            st.code(
+                _address(Settings(lesson=number, large=learn.settings.large)), language=None, wrap_lines=True
+            )
     name = workspace.checkpoint.name
     data = "demo reviews" if workspace.source.data == DEMO else workspace.source.data
     asked = [step(workspace, learn).question(learn.settings) for step in STEPS]

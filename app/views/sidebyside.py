@@ -11,7 +11,9 @@ from app import selection, state
 from app.exports import MAX_PLAN, plan_from_file
 from app.figures import bits_pair, fmt_count, fmt_mb, kl_difference
 from app.flipped import flip_table
+from app.history import leads
 from app.kept import show_kept
+from app.link import plan_from_text, plan_to_text
 from app.pairs import Results, changed_answers, metric_difference, numbers_table, site_bits, sites_that_differ
 from app.plain import plain
 from app.registries import live
@@ -21,11 +23,12 @@ from app.workspace import Workspace
 from qbert_core.errors import InputError
 from qbert_core.evaluation import Evaluation, Flip
 from qbert_core.evaluation.paired import Difference
-from qbert_core.quantization import Plan, plan_size
+from qbert_core.quantization import Plan, plan_size, sites_of
 from qbert_core.quantization.size import MB
 
 POLL = 0.5  # seconds between looks at the two plans' numbers
-CURRENT = "current"  # in place of a digest: whatever plan is being tuned
+NAMES = "AB"
+CURRENT = "current"  # in place of a digest, and in the link: whatever plan is being tuned
 ROW = 35  # pixels of a table's row
 DIFFERING, FLIPS = 7, 8  # rows of sites and of changed answers before their tables scroll
 
@@ -56,6 +59,37 @@ def two_plans(workspace: Workspace, current: state.Tuning) -> None:
             st.rerun()
 
     draw()
+
+
+def linked_pair(workspace: Workspace) -> bool:
+    """Take the two plans of the link: a session's first ones, and after Back and Forward. Whether it holds any."""
+    query = {name: st.query_params.get(name.lower(), "") for name in NAMES}
+    if not any(query.values()) or not leads(st.session_state.setdefault("two plans", {})):
+        return False
+    pair, sites = _pair(workspace), sites_of(workspace.checkpoint.config)
+    for name, text in query.items():
+        if text == CURRENT:
+            pair.chosen[name] = CURRENT
+        elif text:
+            try:
+                plan = plan_from_text(text, sites)
+            except InputError as error:
+                st.toast(f"Plan {name}: {plain(str(error))}.", icon=":material/link_off:")
+                continue
+            pair.opened[plan.digest] = plan
+            pair.chosen[name] = plan.digest
+    return True
+
+
+def pair_for_link(workspace: Workspace, current: state.Tuning) -> dict[str, str]:
+    """The two plans as the address holds them."""
+    pair = _pair(workspace)
+    plans = _plans(workspace, current, pair)
+    return {
+        name.lower(): CURRENT if digest == CURRENT else plan_to_text(plans[digest])
+        for name, digest in pair.chosen.items()
+        if digest in plans
+    }
 
 
 def _pair(workspace: Workspace) -> Pair:
@@ -209,7 +243,7 @@ def _words(workspace: Workspace, plans: tuple[Plan, Plan], results: Results) -> 
         many = f"{fmt_count(len(workspace.examples))} {words.many}"
         return f"Both measured on the same {many}; the interval of B − A is that of their paired difference."
     said = []
-    for name, plan, result in zip("AB", plans, results, strict=True):
+    for name, plan, result in zip(NAMES, plans, results, strict=True):
         if result is None:
             known = live().result(workspace, plan)
             total = fmt_count(len(workspace.examples))

@@ -16,7 +16,7 @@ from app.sessionjobs import own_jobs
 from app.sitetable import GRANULARITIES, shown, site_frame
 from app.sweeps import finished_sensitivity
 from app.tables import show_table
-from app.views.sidebyside import two_plans
+from app.views.sidebyside import linked_pair, pair_for_link, two_plans
 from app.weights import Answer, WholeSite
 from app.workspace import Workspace
 from qbert_core.quantization import Plan, Site, SiteAnatomy, sites_of
@@ -26,16 +26,17 @@ POLL = 0.15  # seconds between looks at what is being computed
 FIRST_LOOK = 0.1  # seconds a page waits for it
 ROWS, ROW = 15, 35  # rows shown before the table scrolls; pixels of one
 TABLE = "sites-table"
+EVERY, PAIR = "every-site", "two-plans"  # the drawers
 OF = {"site": "of the site", "module": "of its half of the layer", "layer": "of its layer"}
 
 
 def sites_panel(workspace: Workspace, current: state.Tuning) -> None:
     """Two drawers over the page's whole width; what is closed costs nothing."""
-    every = _drawer("Every site", "every-site", ":material/table_rows:")
+    every = _drawer("Every site", EVERY, ":material/table_rows:")
     if every.open:
         with every:
             _every_site(workspace, current.plan)
-    pair = _drawer("Two plans side by side", "two-plans", ":material/compare:")
+    pair = _drawer("Two plans side by side", PAIR, ":material/compare:")
     if pair.open:
         with pair:
             two_plans(workspace, current)
@@ -43,13 +44,22 @@ def sites_panel(workspace: Workspace, current: state.Tuning) -> None:
         live().beside(state.session(), workspace, ())
 
 
+def drawers_for_link(workspace: Workspace, current: state.Tuning) -> dict[str, str]:
+    """What the address holds of the drawers: the two plans while theirs is open. A link with two opens it."""
+    if linked_pair(workspace):
+        st.session_state[PAIR] = True
+    return pair_for_link(workspace, current) if _left_open(PAIR) else {}
+
+
+def _left_open(key: str) -> bool:
+    return bool(st.session_state.get(key, st.session_state.get(f"drawer {key}", False)))
+
+
 def _drawer(label: str, key: str, icon: str) -> ExpanderContainer:
     """A drawer that is found as it was left, also after a look at another page."""
-    kept = f"drawer {key}"
-    if key not in st.session_state:
-        st.session_state[key] = st.session_state.get(kept, False)
+    st.session_state.setdefault(key, _left_open(key))
     drawer = st.expander(label, icon=icon, key=key, on_change="rerun")
-    st.session_state[kept] = drawer.open
+    st.session_state[f"drawer {key}"] = drawer.open
     return drawer
 
 

@@ -21,8 +21,10 @@ from app import history, registries
 from app.csvs import csv_text
 from app.exports import plan_text
 from app.figures import fmt_interval, fmt_percent, fmt_points_interval, fmt_signed_points
+from app.link import plan_to_text
 from app.pairs import changed_answers, metric_difference, numbers_table, sites_that_differ
 from app.sitetable import GRANULARITIES, shown, site_frame
+from app.views import sidebyside
 from app.weights import WholeSite
 from app.workspace import Source, Workspace
 from qbert_core.checkpoints import Checkpoint
@@ -316,6 +318,35 @@ class TestTwoPlans:
         assert seen.at.button(key="use-A").disabled
         seen.press("undo")
         assert seen.plan(workspace) == workspace.start
+
+    def test_the_link_opens_the_two_plans(self, workspace: Workspace) -> None:
+        (own,) = own_plans(workspace, 1)
+        first = visit(a=plan_to_text(own), b=plan_to_text(plan_named(workspace, "qbert-8")))
+        first.until(lambda at: "Both measured" in words(at), "both measured")
+        assert table(first.at, CHANGE).iloc[0].tolist() == ["Plan", own.name, "qbert-8", ""]
+        (box,) = [box for box in first.at.selectbox if box.label == "Plan B"]
+        box.set_value("current")
+        first.run()
+        first.until(lambda at: "Both measured" in words(at), "both measured")
+        query = {name: first.at.query_params[name] for name in "ab"}
+        assert query == {"a": plan_to_text(own), "b": "current"}
+        again = visit(**query)
+        again.until(lambda at: "Both measured" in words(at), "both measured")
+        assert table(again.at, CHANGE).iloc[0].tolist() == ["Plan", own.name, "qbert-4", ""]
+        again.at.session_state["two-plans"] = False
+        again.run()
+        assert "a" not in again.at.query_params
+        assert "b" not in again.at.query_params
+
+    def test_a_link_with_a_broken_plan_says_so_and_opens_the_other(
+        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said: list[str] = []  # the page is drawn more than once until all is there, a toast only once
+        monkeypatch.setattr(sidebyside.st, "toast", lambda text, icon: said.append(text))
+        seen = visit(a="nonsense", b=plan_to_text(plan_named(workspace, "qbert-8")))
+        seen.until(lambda at: "Both measured" in words(at), "both measured")
+        assert ["Plan A: the link's plan cannot be read" in text.replace("\\", "") for text in said] == [True]
+        assert table(seen.at, CHANGE).iloc[0].tolist() == ["Plan", "qbert-4", "qbert-8", ""]
 
     def test_b_follows_the_plan_being_tuned(self, workspace: Workspace) -> None:
         seen = at_drawer("two-plans")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,48 @@ def test_back_and_forward_go_through_pages_and_plans(visit, own: Own) -> None:  
     page.go_forward()
     expect(page.get_by_role("heading", name="Examples", exact=True)).to_be_visible()
     seen.expect_plan(preset(own, "qbert-3"))
+
+
+def test_back_goes_through_the_steps_of_a_lesson_and_to_the_page_before(visit, own: Own) -> None:  # noqa: F811
+    seen = visit(own.link("/"))
+    page = seen.page
+    seen.state()
+    go_to(page, "learn")
+    chosen = page.locator(".st-key-learn-lesson [data-selected=true]").filter(visible=True)
+    for number in (2, 3):
+        page.locator(".st-key-learn-next button").first.click()
+        expect(chosen).to_have_text(re.compile(f"^{number} "))
+        rest(page)
+    for number in (2, 1):
+        page.go_back()
+        expect(chosen).to_have_text(re.compile(f"^{number} "))
+        rest(page)
+    page.go_forward()
+    expect(chosen).to_have_text(re.compile("^2 "))
+    rest(page)
+    page.go_back()
+    expect(chosen).to_have_text(re.compile("^1 "))
+    rest(page)
+    page.go_back()
+    expect(page.get_by_role("heading", name="Bits", exact=True)).to_be_visible()
+
+
+def test_back_goes_through_the_heads_that_were_looked_at(visit, own: Own) -> None:  # noqa: F811
+    seen = visit(own.link("/attention"))
+    page = seen.page
+    seen.state()
+    title = page.get_by_role("heading", level=2).filter(has_text="what each token looks at")
+    choose(page, "Layer", "L3")
+    expect(title).to_contain_text("L3, head 1")
+    choose(page, "Head", "2")
+    expect(title).to_contain_text("L3, head 2")
+    page.go_back()
+    expect(title).to_contain_text("L3, head 1")
+    rest(page)
+    page.go_back()
+    expect(title).to_contain_text("L1, head 1")
+    page.go_forward()
+    expect(title).to_contain_text("L3, head 1")
 
 
 def test_a_reload_keeps_plan_and_numbers_on_every_page(visit, own: Own) -> None:  # noqa: F811
