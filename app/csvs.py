@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 
 STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What a spreadsheet takes for the beginning of a formula, or skips to find one."""
+_NUMBER = r"[+\u2212-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?"
+NUMBERS = re.compile(rf"{_NUMBER}( to {_NUMBER})?([ \u00a0](%|pp))?")
 
 
 def csv_text(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
@@ -20,5 +23,7 @@ def csv_text(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
 
 
 def cell(value: object) -> object:
-    """A text that begins like a formula gets an apostrophe, which spreadsheets read as: this is text."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(STARTS) else value
+    """A text that begins like a formula gets an apostrophe, which spreadsheets read as: this is text. A number
+    with its sign and unit, or two with "to" between, is none."""
+    formula = isinstance(value, str) and value.startswith(STARTS) and not NUMBERS.fullmatch(value)
+    return f"'{value}" if formula else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from app.exports import (
     sites_csv,
     zipped,
 )
+from app.figures import fmt_lambda, fmt_points_interval, fmt_signed_points
 from app.link import plan_to_text
 from app.views.export import report_text
 from app.workspace import Source, Workspace
@@ -38,6 +40,7 @@ from tests.app.test_curvature_pages import at_page, press, words
 from tests.app.test_pages import Visit, demo, visit  # noqa: F401
 from tests.app.tools import own_plans, until
 
+SIGNED = r"[+-][0-9][0-9.e+ to%p\u00a0\u2212-]*"  # what a spreadsheet reads as a number
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
 
 
@@ -50,13 +53,19 @@ class TestCsv:
         assert read[0] == ["a", "b"]
         for row, back in zip(rows, read[1:], strict=True):
             for value, found in zip(row, back, strict=True):
-                assert not found.startswith(STARTS)
+                assert not found.startswith(STARTS) or re.fullmatch(SIGNED, found)
                 assert value in (found, found[1:])
 
     @pytest.mark.parametrize("start", STARTS)
     def test_formulas_become_texts(self, start: str) -> None:
+        assert cell(f"{start}1+HYPERLINK(1)") == f"'{start}1+HYPERLINK(1)"
         assert cell(f"{start}HYPERLINK(1)") == f"'{start}HYPERLINK(1)"
         assert csv_text([f"{start}x"], []).startswith(("'", "\"'"))
+
+    @pytest.mark.parametrize("text", [fmt_signed_points(0.05), fmt_points_interval(0.01, 0.02), fmt_lambda(28.3)])
+    def test_numbers_with_their_units_are_no_formulas(self, text: str) -> None:
+        assert text.startswith("+")
+        assert cell(text) == text
 
     def test_numbers_keep_their_sign(self) -> None:
         assert csv_text(["x", "y"], [[-1.5, 2], [None, -3]]) == "x,y\r\n-1.5,2\r\n,-3\r\n"

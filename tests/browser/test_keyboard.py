@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
+
 from playwright.sync_api import Page, expect
 
 from qbert_core.checkpoints import load_checkpoint
@@ -23,6 +26,20 @@ def tab_to(page: Page, selector: str) -> None:
     raise AssertionError(f"{selector} is not reached with {MOST} presses of Tab")
 
 
+def shows_focus(page: Page) -> bool:
+    """Whether what has the focus looks another way than without it."""
+    box = page.evaluate("document.activeElement.getBoundingClientRect().toJSON()")
+    wide = max(0, box["x"] - 6), max(0, box["y"] - 6), box["width"] + 12, box["height"] + 12
+    clip = dict(zip(("x", "y", "width", "height"), wide, strict=True))
+    page.wait_for_timeout(400)  # colours change slowly
+    focused = page.screenshot(clip=clip, caret="hide")  # type: ignore[arg-type]
+    page.evaluate("window.focused = document.activeElement; window.focused.blur()")
+    page.wait_for_timeout(400)
+    other = page.screenshot(clip=clip, caret="hide")  # type: ignore[arg-type]
+    page.evaluate("window.focused.focus()")
+    return focused != other
+
+
 def test_the_main_path_by_keyboard(visit, own: Own) -> None:  # noqa: F811
     seen = visit(own.link("/"))
     page, keys = seen.page, seen.page.keyboard
@@ -31,10 +48,12 @@ def test_the_main_path_by_keyboard(visit, own: Own) -> None:  # noqa: F811
     start, chosen = (preset_named(config, "sst2", name) for name in ("qbert-4", "directq-2"))
 
     tab_to(page, ".stSelectbox input")
+    assert shows_focus(page)
     keys.type("directq-2")
     keys.press("Enter")
     seen.expect_plan(chosen)
     tab_to(page, ".st-key-undo button")
+    assert shows_focus(page)
     keys.press("Enter")
     seen.expect_plan(start)
 
@@ -50,5 +69,33 @@ def test_the_main_path_by_keyboard(visit, own: Own) -> None:  # noqa: F811
     )
 
     tab_to(page, "[data-testid=stSidebarNavLink][href*=sensitivity]")
+    assert shows_focus(page)
     keys.press("Enter")
     expect(page.get_by_role("heading", name="Sensitivity", exact=True)).to_be_visible()
+    for label, value in (("Training data", own.data), ("Runs", "100")):
+        tab_to(page, f'.stMain input[aria-label="{label}"]')
+        assert shows_focus(page)
+        keys.press("Control+a")
+        keys.type(value)
+        keys.press("Enter")
+    tab_to(page, ".stMain [data-testid=stBaseButton-primary]")
+    assert shows_focus(page)
+    keys.press("Enter")
+    job = page.get_by_test_id("stSidebar").locator(".st-key-jobs")
+    expect(job).to_contain_text(re.compile(r"run \d+ of 100"))
+    tab_to(page, ".st-key-jobs [class*=st-key-cancel-job-] button")
+    keys.press("Enter")
+    expect(job).to_contain_text("cancelled: Sensitivity of tiny")
+
+    tab_to(page, "[data-testid=stSidebarNavLink][href*=export]")
+    keys.press("Enter")
+    expect(page.get_by_role("heading", name="Export", exact=True)).to_be_visible()
+    tab_to(page, ".st-key-start-export button")
+    assert shows_focus(page)
+    keys.press("Enter")
+    expect(page.get_by_role("button", name="Folder as ZIP")).to_be_visible()
+    tab_to(page, "[class*=st-key-zip-] button")
+    with page.expect_download() as download:
+        keys.press("Enter")
+    assert zipfile.is_zipfile(download.value.path())
+    assert seen.errors == []
