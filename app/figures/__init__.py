@@ -4,6 +4,7 @@ Show one with `st.plotly_chart(figure, theme=None, config=chart_config("name"), 
 `theme=None`, because a figure already carries its own colours for light and dark.
 """
 
+from .allheads import Shown, all_heads
 from .attention import WINDOW, attention_maps
 from .bits import SiteBits, bits_strip
 from .blocks import BlockSensitivity, title
@@ -78,9 +79,11 @@ __all__ = [
     "Point",
     "PredictedRow",
     "Quantized",
+    "Shown",
     "SiteBits",
     "Spectrum",
     "SweepRow",
+    "all_heads",
     "alt_text",
     "attention_maps",
     "bits_pair",

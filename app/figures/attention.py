@@ -98,7 +98,7 @@ def _add(
             z=values,
             zmin=-1 if difference else 0,
             zmax=1,
-            colorscale=_two_sided(colours.order) if difference else _one_sided(colours.bits[:-1]),
+            colorscale=two_sided(colours.order) if difference else one_sided(colours.bits[:-1]),
             xgap=1,
             ygap=1,
             xaxis=f"x{number}",
@@ -107,7 +107,7 @@ def _add(
             hovertemplate="<b>%{customdata[0]} \N{RIGHTWARDS ARROW} %{customdata[1]}</b><br>fp32 %{customdata[2]}"
             "<br>quantized %{customdata[3]}<br>difference %{customdata[4]}<extra></extra>",
             showscale=place > 0,
-            colorbar=_bar(colours, difference=difference),
+            colorbar=attention_bar(colours, difference=difference),
             name=title,
         )
     )
@@ -123,7 +123,7 @@ def _add(
     )  # fmt: skip
 
 
-def _bar(colours: Palette, *, difference: bool) -> dict[str, object]:
+def attention_bar(colours: Palette, *, difference: bool) -> dict[str, object]:
     """The colour bars stand one above the other, at the right."""
     ticks = [-1, -0.5, 0, 0.5, 1] if difference else [0, 0.25, 0.5, 0.75, 1]
     return colour_bar(
@@ -137,12 +137,12 @@ def _bar(colours: Palette, *, difference: bool) -> dict[str, object]:
     )
 
 
-def _one_sided(colours: Sequence[str]) -> list[list[object]]:
+def one_sided(colours: Sequence[str]) -> list[list[object]]:
     """Colours over 0 to 1, at the squares of equal steps."""
     return [[place**2, colour] for place, colour in colour_scale(colours)]
 
 
-def _two_sided(colours: Sequence[str]) -> list[list[object]]:
+def two_sided(colours: Sequence[str]) -> list[list[object]]:
     """Colours over -1 to 1, on each side at the squares of equal steps; plotly counts from 0 to 1."""
     sided = [(2 * place - 1, colour) for place, colour in colour_scale(colours)]
     return [[(1 + side * abs(side)) / 2, colour] for side, colour in sided]

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import streamlit as st
 
 from app import selection, state
+from app.drawer import drawer
 from app.figures import (
     WINDOW,
     LayerKL,
+    Shown,
+    all_heads,
     attention_maps,
     fmt_count,
     fmt_kl,
@@ -38,6 +41,7 @@ POLL_PRESETS = 1.0
 FIRST_LOOK = 0.25  # how long the page waits for an answer before it is drawn without it
 LISTED = 300  # sentences to choose from; flipped ones come first
 BITS = (8, 4, 3, 2)
+SHOWN: dict[Shown, str] = {"fp32": "fp32", "plan": "the plan", "difference": "the plan \N{MINUS SIGN} fp32"}
 FROM_DATA, TYPED = "From the data", "Type your own"
 
 
@@ -81,6 +85,7 @@ def page() -> None:
             with answer:
                 _answers(workspace, example, look)
     _maps(workspace, plan, look, chosen)
+    _heads(look, chosen)
     _methods(workspace)
 
 
@@ -274,6 +279,46 @@ def _maps(workspace: Workspace, plan: Plan, look: Look | None, chosen: Chosen) -
         content,
         lambda: attention_maps(before, after, tokens, plan=name, dark=dark, start=chosen.start),
     )
+
+
+def _heads(look: Look | None, chosen: Chosen) -> None:
+    """Every head of the layer at a glance; a click chooses one."""
+    place = drawer("All heads of this layer", "all-heads", ":material/grid_view:")
+    if not place.open:
+        return
+    seen, dark = look.inspection if look else None, state.dark()
+
+    def clicked() -> None:
+        points = st.session_state["heads"]["selection"]["points"]
+        head = points[0].get("customdata") if points else None
+        if head:
+            chosen.head = int(head[0])
+
+    with place:
+        shown = st.segmented_control(
+            "Shown", list(SHOWN), default="difference", required=True, format_func=SHOWN.get, key="heads-shown",
+            persist_state="session", label_visibility="collapsed",
+        )  # fmt: skip
+        if seen is None:
+            last = st.session_state.get("kept heads")  # stands until the next is there
+            show_kept(
+                "heads",
+                last[0] if last else dark,
+                lambda: all_heads([], [], [], shown="fp32", selected=0, dark=dark),
+            )
+            return
+        st.caption(f"{layer_label(chosen.layer)}: each head, and its KL from fp32 on this text in nats.")
+        before, after = seen.attention[chosen.layer]
+        kl = [float(value) for value in seen.kl[chosen.layer]]
+        content = (after.tobytes(), shown, chosen.layer, chosen.head, chosen.start, dark)
+        show_kept(
+            "heads",
+            content,
+            lambda: all_heads(
+                before, after, kl, shown=shown, selected=chosen.head, dark=dark, start=chosen.start
+            ),
+            on_select=clicked,
+        )
 
 
 def _words(workspace: Workspace, kl: float, tokens: int, chosen: Chosen, windows: int) -> str:

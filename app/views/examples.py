@@ -22,12 +22,13 @@ from app.registries import live
 from app.tables import show_table
 from app.views.answers import Both, answers_html, inspected
 from app.views.attention import look_at_row, look_at_typed
-from app.views.typed import typed_form
+from app.views.typed import type_in, typed_form
 from app.waiting import loaded_workspace
 from app.words import WORDS, quoted
 from app.workspace import Workspace
 from qbert_core.evaluation import Evaluation, Flip, Inspection
 from qbert_core.quantization import Plan
+from qbert_core.tasks.typed import MAX_CHARACTERS
 
 POLL = 0.3
 FIRST_LOOK = 0.25  # seconds
@@ -226,9 +227,19 @@ def _detail(workspace: Workspace, plan: Plan, flip: Flip) -> None:
         _answers(workspace, item, both, "flipped")
         if look and look.error:
             st.error(plain(look.error), icon=":material/error:")
-    if st.button("See its attention", icon=":material/visibility:", key="flip-attention"):
-        look_at_row(workspace, flip.index)
-        st.rerun()
+    def edit() -> None:
+        type_in(workspace, "examples", item.texts)
+        st.session_state["examples-tab"] = TABS[2]
+
+    with st.container(horizontal=True, gap="small"):
+        if st.button("See its attention", icon=":material/visibility:", key="flip-attention"):
+            look_at_row(workspace, flip.index)
+            st.rerun()
+        st.button(
+            "Change its words", icon=":material/edit:", key="flip-edit", on_click=edit,
+            help=f"A copy of it in {TABS[2]}: what would both models say to other words?",
+            disabled=max(map(len, item.texts.values())) > MAX_CHARACTERS,
+        )  # fmt: skip
 
 
 def _answers(workspace: Workspace, item: Item, both: Both, name: str) -> None:

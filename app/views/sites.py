@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
-from streamlit.elements.lib.mutable_expander_container import ExpanderContainer
 
 from app import selection, state
+from app.drawer import drawer, left_open
 from app.figures import MISSING, RESIDUAL_LIMIT, colours_for, fmt_count, fmt_percent
 from app.plain import plain
 from app.registries import live, weights
@@ -32,11 +32,11 @@ OF = {"site": "of the site", "module": "of its half of the layer", "layer": "of 
 
 def sites_panel(workspace: Workspace, current: state.Tuning) -> None:
     """Two drawers over the page's whole width; what is closed costs nothing."""
-    every = _drawer("Every site", EVERY, ":material/table_rows:")
+    every = drawer("Every site", EVERY, ":material/table_rows:")
     if every.open:
         with every:
             _every_site(workspace, current.plan)
-    pair = _drawer("Two plans side by side", PAIR, ":material/compare:")
+    pair = drawer("Two plans side by side", PAIR, ":material/compare:")
     if pair.open:
         with pair:
             two_plans(workspace, current)
@@ -48,19 +48,7 @@ def drawers_for_link(workspace: Workspace, current: state.Tuning) -> dict[str, s
     """What the address holds of the drawers: the two plans while theirs is open. A link with two opens it."""
     if linked_pair(workspace):
         st.session_state[PAIR] = True
-    return pair_for_link(workspace, current) if _left_open(PAIR) else {}
-
-
-def _left_open(key: str) -> bool:
-    return bool(st.session_state.get(key, st.session_state.get(f"drawer {key}", False)))
-
-
-def _drawer(label: str, key: str, icon: str) -> ExpanderContainer:
-    """A drawer that is found as it was left, also after a look at another page."""
-    st.session_state.setdefault(key, _left_open(key))
-    drawer = st.expander(label, icon=icon, key=key, on_change="rerun")
-    st.session_state[f"drawer {key}"] = drawer.open
-    return drawer
+    return pair_for_link(workspace, current) if left_open(PAIR) else {}
 
 
 def _every_site(workspace: Workspace, plan: Plan) -> None:

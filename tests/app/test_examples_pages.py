@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from app import registries
-from app.figures import fmt_kl, fmt_percent
+from app.figures import WINDOW, fmt_kl, fmt_percent
 from app.flipped import CHANGES, change_of, chosen_flips, counts, flip_csv, flip_table
 from app.inspections import Inspections
 from app.items import answer_text, item_of
@@ -370,6 +370,34 @@ def test_both_models_answer_a_typed_text(
     assert not seen.at.error
 
 
+@TASK
+def test_the_words_of_a_flip_can_be_changed(
+    sources: dict[str, Source],
+    workspaces: dict[str, Workspace],
+    evaluations: dict[str, Evaluation],
+    name: str,
+) -> None:
+    seen, workspace, flip = at(sources[name], "examples"), workspaces[name], evaluations[name].flips[0]
+    press(seen, "Change its words")
+    texts = item_of(workspace, flip.index).texts
+
+    def boxes() -> dict[str, Any]:
+        return {box.label: box for box in (*seen.at.main.text_area, *seen.at.main.text_input)}
+
+    assert {f.column: boxes()[f.label].value for f in WORDS[name].fields} == texts
+    seen.until(lambda _: 'class="answers"' in seen.page_html(), "the answers to the same words")
+    field = WORDS[name].fields[0]
+    boxes()[field.label].set_value(f"{texts[field.column]} good")
+    press(seen, "Ask both models")
+    changed = item_of(workspace, {**texts, field.column: f"{texts[field.column]} good"})
+    found = workspace.evaluator.inspect(evaluations[name].plan, dict(changed.texts), layers=(), events=Silent())
+    expected = answers_html(
+        workspace.task.head, workspace.examples.labels, changed, inspected(found), dark=False
+    )
+    seen.until(lambda _: expected in seen.page_html(), "the answers to the changed words")
+    assert not seen.at.warning
+
+
 def test_an_empty_text_is_answered_in_words(sources: dict[str, Source]) -> None:
     seen = at(sources["sst2"], "examples")
     open_tab(seen, "Type your own")
@@ -407,6 +435,26 @@ def test_attention_shows_the_head_on_a_sentence_whose_answer_changed(
         [max(v, 1e-4) for line in result.attention_kl or () for v in line], rtol=1e-6,
     )  # fmt: skip
     assert not seen.at.error
+
+
+def test_all_heads_of_the_layer_at_a_glance(
+    sources: dict[str, Source], workspaces: dict[str, Workspace], evaluations: dict[str, Evaluation]
+) -> None:
+    seen, result = at(sources["sst2"], "attention", layer="2"), evaluations["sst2"]
+    assert "all-heads" not in charts(seen), "what is closed is not drawn"
+    seen.at.session_state["all-heads"] = True
+    seen.run()
+    seen.until(lambda _: charts(seen).get("all-heads", {}).get("data"), "the heads")
+    found = workspaces["sst2"].evaluator.inspect(result.plan, result.flips[0].index, layers=(1,), events=Silent())
+    before, after = found.attention[1]
+    for shown, maps in (("difference", after - before), ("fp32", before), ("plan", after)):
+        (group,) = [g for g in seen.at.main.button_group if g.label == "Shown"]
+        group.set_value(shown)
+        seen.run()
+        drawn = charts(seen)["all-heads"]["data"]
+        for head, one in enumerate(drawn[:-1]):
+            np.testing.assert_allclose(one["z"], maps[head][:WINDOW, :WINDOW], atol=1e-4)
+        assert [data[0] for data in drawn[-1]["customdata"]] == list(range(len(before)))
 
 
 def test_a_link_brings_back_layer_head_and_row(sources: dict[str, Source]) -> None:

@@ -69,6 +69,24 @@ def test_a_click_on_a_head_shows_its_maps_and_a_reload_keeps_it(visit, own):
     expect(page.get_by_text("L3, head 1: what each token looks at")).to_be_visible()
     click_cell(page, 2, 1)  # again: a second click on a cell counts as well
     expect(page.get_by_text("L3, head 2: what each token looks at")).to_be_visible()
+    page.get_by_text("All heads of this layer").click()
+    chart = page.locator(".st-key-heads .js-plotly-plot")
+    expect(chart.locator(".heatmaplayer .hm").first).to_be_attached()
+    rest(page)
+    chart.scroll_into_view_if_needed()
+    rest(page)
+    place = chart.evaluate(
+        """plot => {
+            const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect(), marks = plot._fullData.at(-1);
+            return [box.left + xaxis._offset + xaxis.d2p(marks.x[0]), box.top + yaxis._offset + yaxis.d2p(marks.y[0])];
+        }"""
+    )
+    page.mouse.move(place[0] + 27, place[1] + 30)
+    page.mouse.move(place[0] + 30, place[1] + 30)  # not the middle: the nearest counts
+    page.wait_for_timeout(300)
+    page.mouse.click(place[0] + 30, place[1] + 30)
+    expect(page.get_by_text("L3, head 1: what each token looks at")).to_be_visible()
+    choose(page, "Head", "2")
     tokens = drawn(page, "attention-maps")
     assert tokens[0] == "[CLS]"
     scales = plot(page, "attention-maps", "plot._fullData.map(map => [map.zmin, map.zmax])")
