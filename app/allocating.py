@@ -42,13 +42,8 @@ def objectives(workspace: Workspace, jobs: Sequence[Job]) -> list[Objective]:
                 Objective(name, weights, f"Ω of {_runs(document)}, n = {document['examples']:,} each")
             )
     layers = tuple((block.name, 1.0) for block in blocks_of(config, "layer"))
-    found.append(
-        Objective(
-            "Error of the weights",
-            layers,
-            "the error of the weights alone; an analysis on page Sensitivity adds curvature",
-        )
-    )
+    more = "" if found else "; an analysis on page Sensitivity adds curvature"
+    found.append(Objective("Error of the weights", layers, f"the error of the weights alone{more}"))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
@@ -30,7 +30,8 @@ def measured(workspace: Workspace, plan: Plan) -> Measured:
     result = live().result(workspace, plan)
     if result is None:
         result = st.session_state.get("shown", {}).get(workspace.key)
-    else:
+    else:  # a plan measured before under another name has this one now
+        result = replace(result, plan=replace(result.plan, name=plan.name))
         st.session_state["shown"] = {workspace.key: result}
     outdated = result is None or result.plan.digest != plan.digest
     return Measured(result, outdated, live().error(workspace, plan))

@@ -20,6 +20,7 @@ from qbert_core.errors import InputError
 from qbert_core.quantization import Plan, plan_size
 
 WIDTHS = (2, 3, 4, 8)  # bits
+PICKED = "budget-objective picked"  # by a person
 LABEL = "Size budget, MB"
 STEPS = 100  # of the slider, or up to ten times as many
 LOOK = 0.3  # seconds between looks, while the weights are looked at
@@ -68,11 +69,17 @@ def _harm(workspace: Workspace, current: state.Tuning, objective: Objective) -> 
 
 
 def _options(known: list[Objective]) -> tuple[Objective, tuple[int, ...]]:
-    names = [objective.name for objective in known]
-    if st.session_state.get("budget-objective") not in names:
-        st.session_state["budget-objective"] = names[0]
+    names, key = [objective.name for objective in known], "budget-objective"
+    picked = st.session_state.get(PICKED)
+    wanted = picked if picked in names else names[0]  # the best there is, until somebody picks
+    if st.session_state.get(key) != wanted:
+        st.session_state[key] = wanted
+
+    def pick() -> None:
+        st.session_state[PICKED] = st.session_state[key]
+
     name = st.selectbox(
-        "Predicted harm", names, key="budget-objective", persist_state="session",
+        "Predicted harm", names, key=key, on_change=pick,
         help="½ s |W − Q(W)|², summed over the layers: s is Ω of a finished analysis (page Sensitivity), or 1",
     )  # fmt: skip
     widths = st.pills(

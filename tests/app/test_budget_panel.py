@@ -207,6 +207,25 @@ def test_an_analysis_of_halves_is_offered_beside_that_of_layers(
     assert all(len(own) == 1 for own in bits.values())
 
 
+def test_a_new_analysis_is_what_the_budget_goes_by_until_somebody_picks(
+    analysis: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents: dict[str, dict[str, Any] | None] = {"layer": None, "module": None}
+    monkeypatch.setattr(allocating, "finished_sensitivity", lambda _w, _j, kind="layer": documents[kind])
+    seen = at_bits()
+    assert seen.at.selectbox(key="budget-objective").value == "Error of the weights"
+    assert "adds curvature" in caption(seen)
+    documents["layer"] = analysis
+    seen.run()
+    assert seen.at.selectbox(key="budget-objective").value == "Ω, by layer"
+    assert "By Ω of" in caption(seen)
+    seen.at.selectbox(key="budget-objective").select("Error of the weights")
+    seen.run()
+    seen.run()
+    assert seen.at.selectbox(key="budget-objective").value == "Error of the weights"
+    assert "adds curvature" not in caption(seen)
+
+
 @given(
     st.lists(st.floats(0, 1e3), min_size=3, max_size=3),
     st.sets(st.integers(0, 2), max_size=2),

@@ -20,6 +20,7 @@ from app import jobs as jobs_module
 from app.engine import Engine
 from app.figures import fmt_kl, fmt_mb, fmt_percent
 from app.link import plan_from_text, plan_to_text
+from app.state import change
 from app.views import bits
 from app.workspace import Source, Workspace, open_workspace
 from qbert_core.checkpoints import Checkpoint
@@ -269,6 +270,17 @@ def test_choosing_a_preset_changes_plan_numbers_and_link(workspace: Workspace) -
     measured = workspace.evaluator.evaluate(wanted)
     assert seen.card("Accuracy") == fmt_percent(measured.score.metrics["accuracy"])
     assert seen.card("Size") == fmt_mb(measured.size.size_mb)
+
+
+def test_a_plan_measured_before_is_called_by_its_name_now(workspace: Workspace) -> None:
+    seen = visit()
+    seen.settled()
+    assert "qbert-4: all" in seen.page_html()
+    tuning = seen.at.session_state["tuning"]
+    change(tuning, replace(tuning.plan, name="my own"))
+    seen.run()
+    assert "my own: all" in seen.page_html()
+    assert "qbert-4: all" not in seen.page_html()
 
 
 def test_undo_redo_and_reset(workspace: Workspace) -> None:
