@@ -14,7 +14,8 @@ from app.csvs import csv_text
 from app.figures import MISSING
 
 MARK = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE} "  # before what belongs to the chosen layer
-NUMBER = re.compile(r"[+<≤≥\N{MINUS SIGN}-]? ?\d")  # how a text that says a number begins
+NUMBER = re.compile(r"[+<≤≥\N{MINUS SIGN}-]? ?\d")  # how a text that says a number begins,
+UNITS = re.compile(r"\b(?:[kM]B|pp|nats|to)\b|(?<=\d)e(?=[+-]?\d)")  # and the letters it may hold
 STYLE = "<style>[class*=st-key-table-of-] [data-testid=stElementToolbar]{display:none}</style>"
 
 
@@ -33,10 +34,14 @@ def number_columns(table: pd.DataFrame, config: Mapping[str, Any] | None = None)
     given = dict(config or {})
     for name in table.columns:
         texts = {str(value) for value in table[name].dropna()} - {"", MISSING}
-        if texts and all(NUMBER.match(text) for text in texts):
+        if texts and all(map(_says_a_number, texts)):
             column = given.get(name) or st.column_config.Column()
             given[name] = {**column, "alignment": column["alignment"] or "right"}
     return given
+
+
+def _says_a_number(text: str) -> bool:
+    return bool(NUMBER.match(text)) and not any(map(str.isalpha, UNITS.sub("", text)))
 
 
 def show_table(

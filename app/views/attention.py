@@ -300,11 +300,14 @@ def _heads(look: Look | None, chosen: Chosen) -> None:
             persist_state="session", label_visibility="collapsed",
         )  # fmt: skip
         if seen is None:
-            last = st.session_state.get("kept heads")  # stands until the next is there
+            st.caption("Outdated: computing the new maps …" if look is None else "\N{NO-BREAK SPACE}")
+            # the last ones stand until the next are there
+            last = st.session_state.get("kept heads") if look is None else None
             show_kept(
                 "heads",
                 last[0] if last else dark,
                 lambda: all_heads([], [], [], shown="fp32", selected=0, dark=dark),
+                on_select=clicked,
             )
             return
         st.caption(f"{layer_label(chosen.layer)}: each head, and its KL from fp32 on this text in nats.")

@@ -13,6 +13,7 @@ from app.figures import (
     fmt_lambda,
     fmt_mb,
     fmt_percent,
+    fmt_points_interval,
     fmt_ratio,
     fmt_signed_points,
 )
@@ -29,6 +30,8 @@ from app.tables import number_columns
         [fmt_lambda(-3.4), fmt_lambda(123456.0)],
         [fmt_kl(1e-9), fmt_kl(0.4)],
         [fmt_ratio(5.9)],
+        [fmt_points_interval(-0.1, 0.1)],
+        ["1e-05", "2.5e-3"],
         [1, 2, 3],
     ],
 )
@@ -36,7 +39,10 @@ def test_numbers_stand_at_the_right_with_their_units(values: list[object]) -> No
     assert number_columns(pd.DataFrame({"a": values}, dtype=object))["a"]["alignment"] == "right"
 
 
-@pytest.mark.parametrize("values", [["L1", "L2"], ["fp32", "8"], ["no", "3 epochs"], [MISSING, ""], []])
+@pytest.mark.parametrize(
+    "values",
+    [["L1", "L2"], ["fp32", "8"], ["no", "3 epochs"], ["2 hours I will not get back"], [MISSING, ""], []],
+)
 def test_words_stay_where_they_are(values: list[str]) -> None:
     assert number_columns(pd.DataFrame({"a": values})) == {}
 
