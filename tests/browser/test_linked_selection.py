@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PATIENCE, ROW
+from tests.browser.conftest import PATIENCE, ROW, rest
 
 # the middle of a cell or mark, asked of plotly itself: of the trace that has `customdata`, the point `index`
 PLACE = """([key, index]) => {
@@ -17,7 +17,8 @@ PLACE = """([key, index]) => {
 
 
 def click(page: Page, key: str, index: int) -> None:
-    """Click the point `index` of a chart."""
+    """Click the point `index` of a chart, once the page stands still: while it is drawn it may be there twice."""
+    rest(page)
     page.locator(f".st-key-{key}").scroll_into_view_if_needed()
     page.wait_for_timeout(300)
     x, y = page.evaluate(PLACE, [key, index])
@@ -90,12 +91,15 @@ def test_every_site_is_sorted_by_numbers_and_a_ticked_row_marks_its_layer(visit)
     page.get_by_text("Every site", exact=True).click()
     expect(page.get_by_text("All 39 sites of qbert-4")).to_be_visible()
     table = page.locator(".st-key-sites-table").get_by_test_id("stDataFrame")
+    rest(page)  # with the last numbers the page is drawn once more
     table.scroll_into_view_if_needed()
+    rest(page)
     box = table.bounding_box()
     assert box is not None
     # the first row of layer 2 is the tenth: three tables, six sites of layer 1; ticks are at the left
     page.mouse.click(box["x"] + 18, box["y"] + 35 * 10 + 17)
     expect(outline(page, "kl")).to_have_attribute("data-layer", "2")
+    rest(page)
     page.mouse.click(box["x"] + 18, box["y"] + 35 * 10 + 17)
     expect(page.locator(".layer-outline[data-layer]")).to_have_count(0)
     assert bits.errors == []
