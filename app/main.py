@@ -35,6 +35,7 @@ from app.views import (  # noqa: E402
     sensitivity,
 )
 
+A_DAY = 86_400.0  # seconds
 STYLE = """<style>
 .block-container{padding:2.6rem 1.6rem 3rem;max-width:1500px}
 [data-testid="stSidebarUserContent"]{padding-top:.5rem}
@@ -86,6 +87,12 @@ def home() -> None:
     st.switch_page(bits_page, query_params=st.query_params.to_dict())
 
 
+@st.fragment(run_every=A_DAY)
+def listening() -> None:
+    """Nothing to see: after a lost connection the browser asks for the page anew only where something on it
+    is drawn every so often, and a server that was started again knows nothing until it is asked."""
+
+
 # The home page has no path of its own; people who saw /sensitivity try /bits.
 also_home = st.Page(home, title="Bits", url_path="bits", visibility="hidden")
 page = st.navigation(
@@ -105,5 +112,6 @@ with_jobs = (bits_page, sensitivity_page, compare_page, landscape_page, finetune
 sidebar({shows.url_path or "bits": shows for shows in with_jobs})  # the home page has no path
 with st.sidebar:  # where the room it takes is not seen
     st.html(ONE_ENTRY, unsafe_allow_javascript=True)
+    listening()
 page.run()
 marked_layer()

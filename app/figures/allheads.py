@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from .attention import WINDOW, attention_bar, one_sided, two_sided
 from .frame import empty_figure, frame
+from .marks import outline_box
 from .palette import SMALL_SIZE, Palette, colours_for, fmt_kl
 
 Shown = Literal["fp32", "plan", "difference"]
@@ -57,7 +58,7 @@ def all_heads(
     for head in range(heads):
         _map(figure, head, values[head], colours, difference=shown == "difference")
         _title(figure, head, kl[head], colours, chosen=head == selected)
-    _outline(figure, selected, colours)
+    outline_box(figure, *_place(selected), colours)
     figure.add_trace(_targets(kl))
     rows = _place(heads - 1)[1] / _DOWN + 1
     plain = {"visible": False, "fixedrange": True}
@@ -107,14 +108,6 @@ def _title(figure: go.Figure, head: int, kl: float, colours: Palette, *, chosen:
         text=f"{name}: {fmt_kl(kl)}", x=left, xanchor="left", y=top, yanchor="bottom", showarrow=False,
         font={"size": SMALL_SIZE, "color": colours.ink if chosen else colours.muted},
     )  # fmt: skip
-
-
-def _outline(figure: go.Figure, head: int, colours: Palette) -> None:
-    left, top = _place(head)
-    for width, colour in ((5, colours.background), (2.5, colours.accent)):
-        figure.add_shape(
-            type="rect", x0=left, x1=left + 1, y0=top, y1=top + 1, line={"width": width, "color": colour}
-        )
 
 
 def _targets(kl: Sequence[float]) -> go.Scatter:

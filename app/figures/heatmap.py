@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from .frame import colour_bar, colour_scale, empty_figure, frame
-from .marks import declare_layers
+from .marks import declare_layers, outline_box
 from .palette import MISSING, SMALL_SIZE, TEXT_SIZE, Palette, colours_for, fmt_kl, layer_label
 
 KL_FLOOR = 1e-4
@@ -55,7 +55,8 @@ def kl_heatmap(
     figure.add_trace(_cells(values, colours, outdated))
     figure.add_trace(_targets(values, colours))
     if selected is not None:
-        _outline(figure, *selected, colours)
+        layer, head = selected
+        outline_box(figure, head - 0.5, layer - 0.5, colours)
     figure.update_layout(clickmode="event+select", hoverdistance=60, dragmode=False)
     figure.update_xaxes(
         title_text="Head",
@@ -127,16 +128,6 @@ def _targets(values: list[list[float | None]], colours: Palette) -> go.Scatter:
         "<br>head index %{customdata[1]}<extra></extra>",
         showlegend=False,
     )
-
-
-def _outline(figure: go.Figure, layer: int, head: int, colours: Palette) -> None:
-    """A double line, so that it is seen on the palest and on the darkest cell."""
-    for width, colour in ((5, colours.background), (2.5, colours.accent)):
-        figure.add_shape(
-            type="rect",
-            x0=head - 0.5, x1=head + 0.5, y0=layer - 0.5, y1=layer + 0.5,
-            line={"width": width, "color": colour},
-        )  # fmt: skip
 
 
 def heatmap_height(layers: int) -> int:

@@ -1,4 +1,4 @@
-"""The chosen layer's outline, laid over a figure or a table instead of drawn in it.
+"""Outlines around what is chosen: the layer's is laid over a figure or a table instead of drawn in it.
 
 Streamlit builds a chart anew when anything in it changes, and while it does the page shows a gap. An outline
 that lies over the chart moves without that.
@@ -8,7 +8,7 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
-from .palette import colours_for
+from .palette import Palette, colours_for
 
 _BESIDE = 40  # pixels of the layer's label that the outline takes in, left of a plot
 _BELOW = 23  # the same below a plot, or above it
@@ -29,6 +29,15 @@ def declare_layers(
     """
     layers = {"axis": axis, "count": count, "first": first, "bottom": bottom}
     figure.layout.meta = {**figure.layout.meta, "layers": layers}
+
+
+def outline_box(figure: go.Figure, left: float, top: float, colours: Palette) -> None:
+    """Draw an outline into a figure, around one unit of both axes from (left, top). A double line, so that it
+    is seen on the palest and on the darkest cell."""
+    for width, colour in ((5, colours.background), (2.5, colours.accent)):
+        figure.add_shape(
+            type="rect", x0=left, x1=left + 1, y0=top, y1=top + 1, line={"width": width, "color": colour}
+        )
 
 
 def layer_outline(figure: go.Figure, selected: int | None, *, dark: bool) -> str:

@@ -260,9 +260,14 @@ def _status(workspace: Workspace, job: Job | None, wanted: list[str]) -> None:
         st.caption(_summary(workspace, job.result))
 
 
+def _under_way(job: Job) -> dict[str, Any]:
+    """The row that is being measured or finetuned; empty between two."""
+    return (job.partial or {}).get("running") or {}
+
+
 def _share(job: Job) -> float:
     """Rows done, and the part of the one under way."""
-    running = (job.partial or {}).get("running") or {}
+    running = _under_way(job)
     inside = running.get("done", 0) / running["total"] if running.get("total") else 0.0
     return min((job.done + min(inside, 1.0)) / job.total, 1.0) if job.total else min(inside, 1.0)
 
@@ -275,7 +280,7 @@ def _progress(job: Job, rows: list[dict[str, Any]]) -> str:
         return f"Sensitivity first: {first[0]} of {first[1]} eigenvalues"
     if not job.total:
         return start_words(job)
-    running = (job.partial or {}).get("running") or {}
+    running = _under_way(job)
     text = f"{job.done} of {job.total} rows"
     left = seconds_left(rows, job.total, "--finetune" in job.arguments)
     if left is not None:

@@ -23,6 +23,7 @@ from app.views.answers import Both, answers_html, inspected
 from app.words import WORDS
 from app.workspace import Source, Workspace, open_workspace
 from qbert_core.evaluation import Evaluation, accuracy_by
+from qbert_core.quantization import Plan
 from qbert_core.runtime.events import Silent
 from qbert_core.tasks import TASKS
 from tests.app.test_curvature_pages import choose, press, words
@@ -343,6 +344,22 @@ def test_right_answers_by_kind(sources: dict[str, Source], evaluations: dict[str
     assert list(table["Kind"]) == ["negative", "positive"]
 
 
+def boxes(seen: Visit) -> dict[str, Any]:
+    """The fields of the page one types in, by label."""
+    return {box.label: box for box in (*seen.at.main.text_area, *seen.at.main.text_input)}
+
+
+def expect_answers(seen: Visit, workspace: Workspace, plan: Plan, typed: dict[str, str]) -> None:
+    """Press the button, and wait for what both models say to the texts."""
+    press(seen, "Ask both models")
+    found = workspace.evaluator.inspect(plan, typed, layers=(), events=Silent())
+    head, labels = workspace.task.head, workspace.examples.labels
+    expected = answers_html(head, labels, item_of(workspace, typed), inspected(found), dark=False)
+    seen.until(lambda _: expected in seen.page_html(), "the answers")
+    assert not seen.at.error
+    assert not seen.at.warning
+
+
 @TASK
 def test_both_models_answer_a_typed_text(
     sources: dict[str, Source],
@@ -354,20 +371,8 @@ def test_both_models_answer_a_typed_text(
     open_tab(seen, "Type your own")
     typed = {column: f"{text} good" for column, text in item_of(workspace, 0).texts.items()}
     for field in WORDS[name].fields:
-        (box,) = [b for b in (*seen.at.main.text_area, *seen.at.main.text_input) if b.label == field.label]
-        box.set_value(typed[field.column])
-    press(seen, "Ask both models")
-    seen.until(lambda _: 'class="answers"' in seen.page_html(), "the answers")
-    found = workspace.evaluator.inspect(evaluations[name].plan, typed, layers=(), events=Silent())
-    expected = answers_html(
-        workspace.task.head,
-        workspace.examples.labels,
-        item_of(workspace, typed),
-        inspected(found),
-        dark=False,
-    )
-    assert expected in seen.page_html()
-    assert not seen.at.error
+        boxes(seen)[field.label].set_value(typed[field.column])
+    expect_answers(seen, workspace, evaluations[name].plan, typed)
 
 
 @TASK
@@ -379,23 +384,12 @@ def test_the_words_of_a_flip_can_be_changed(
 ) -> None:
     seen, workspace, flip = at(sources[name], "examples"), workspaces[name], evaluations[name].flips[0]
     press(seen, "Change its words")
-    texts = item_of(workspace, flip.index).texts
-
-    def boxes() -> dict[str, Any]:
-        return {box.label: box for box in (*seen.at.main.text_area, *seen.at.main.text_input)}
-
-    assert {f.column: boxes()[f.label].value for f in WORDS[name].fields} == texts
+    texts, fields = item_of(workspace, flip.index).texts, WORDS[name].fields
+    assert {field.column: boxes(seen)[field.label].value for field in fields} == texts
     seen.until(lambda _: 'class="answers"' in seen.page_html(), "the answers to the same words")
-    field = WORDS[name].fields[0]
-    boxes()[field.label].set_value(f"{texts[field.column]} good")
-    press(seen, "Ask both models")
-    changed = item_of(workspace, {**texts, field.column: f"{texts[field.column]} good"})
-    found = workspace.evaluator.inspect(evaluations[name].plan, dict(changed.texts), layers=(), events=Silent())
-    expected = answers_html(
-        workspace.task.head, workspace.examples.labels, changed, inspected(found), dark=False
-    )
-    seen.until(lambda _: expected in seen.page_html(), "the answers to the changed words")
-    assert not seen.at.warning
+    changed = {**texts, fields[0].column: f"{texts[fields[0].column]} good"}
+    boxes(seen)[fields[0].label].set_value(changed[fields[0].column])
+    expect_answers(seen, workspace, evaluations[name].plan, changed)
 
 
 def test_an_empty_text_is_answered_in_words(sources: dict[str, Source]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -98,6 +99,9 @@ def test_a_click_on_a_head_shows_its_maps_and_a_reload_keeps_it(visit, own):
     current(page)
     expect(page.get_by_text("L3, head 2: what each token looks at")).to_be_visible()
     assert drawn(page, "attention-maps") == tokens
+    # the presets have their turn after the plan of the page
+    expect(page.get_by_text(re.compile("^Mean over the heads of a layer"))).to_be_visible()
+    rest(page)
     assert plot(page, "methods-kl", "plot._fullData.map(line => line.name)") == ["qbert-4", "directq-4"]
     assert not seen.foreign
     assert not seen.errors
