@@ -67,6 +67,18 @@ def show_kept(
         )  # fmt: skip
 
 
+def show_last(name: str, draw: Callable[[], Figure], on_select: Callable[[], None] | None = None) -> None:
+    """Show the session's figure `name` as it stood last, while its next content is computed; what `draw` gives
+    where there was none."""
+    known = st.session_state.get(f"kept {name}")
+    show_kept(name, known[0] if known else None, draw, on_select)
+
+
+def has_last(name: str) -> bool:
+    """Whether the session has a thing called `name`."""
+    return f"kept {name}" in st.session_state
+
+
 @contextmanager
 def outlined(name: str, figure: Figure) -> Iterator[None]:
     """A place for `figure` with the chosen layer's outline over it; there also when no layer is chosen,

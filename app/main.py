@@ -21,6 +21,7 @@ st.set_page_config(
 
 from app import selection  # noqa: E402
 from app.history import ONE_ENTRY  # noqa: E402
+from app.listening import listening  # noqa: E402
 from app.marked import marked_layer  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
 from app.views import (  # noqa: E402
@@ -35,7 +36,6 @@ from app.views import (  # noqa: E402
     sensitivity,
 )
 
-A_DAY = 86_400.0  # seconds
 STYLE = """<style>
 .block-container{padding:2.6rem 1.6rem 3rem;max-width:1500px}
 [data-testid="stSidebarUserContent"]{padding-top:.5rem}
@@ -85,12 +85,6 @@ learn_page = st.Page(learn.page, title="Learn", icon=":material/school:", url_pa
 
 def home() -> None:
     st.switch_page(bits_page, query_params=st.query_params.to_dict())
-
-
-@st.fragment(run_every=A_DAY)
-def listening() -> None:
-    """Nothing to see: after a lost connection the browser asks for the page anew only where something on it
-    is drawn every so often, and a server that was started again knows nothing until it is asked."""
 
 
 # The home page has no path of its own; people who saw /sensitivity try /bits.

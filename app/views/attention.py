@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import streamlit as st
+from plotly.graph_objects import Figure
 
 from app import selection, state
 from app.drawer import drawer
@@ -23,7 +26,7 @@ from app.figures import (
 from app.history import leads
 from app.inspections import Example, Look
 from app.items import item_of
-from app.kept import show_kept
+from app.kept import has_last, show_kept, show_last
 from app.looking import look_at
 from app.measured import measured, state_line
 from app.plain import plain
@@ -252,13 +255,7 @@ def _maps(workspace: Workspace, plan: Plan, look: Look | None, chosen: Chosen) -
     st.markdown(f"## {layer_label(chosen.layer)}, head {chosen.head + 1}: what each token looks at")
     dark, name = state.dark(), plan.name
     if seen is None:
-        shown = st.session_state.get("kept attention-maps")
-        if look is None and shown is not None:  # the last one stands until the next is there
-            st.caption("Outdated: computing the new maps …")
-            show_kept("attention-maps", shown[0], lambda: shown[1])
-        else:
-            st.caption("\N{NO-BREAK SPACE}")
-            show_kept("attention-maps", dark, lambda: attention_maps([], [], [], plan=name, dark=dark))
+        _no_maps("attention-maps", look, lambda: attention_maps([], [], [], plan=name, dark=dark), dark)
         return
     tokens = seen.tokens
     most = max(0, len(tokens) - WINDOW)
@@ -281,6 +278,22 @@ def _maps(workspace: Workspace, plan: Plan, look: Look | None, chosen: Chosen) -
     )
 
 
+def _no_maps(
+    name: str,
+    look: Look | None,
+    empty: Callable[[], Figure],
+    dark: bool,
+    clicked: Callable[[], None] | None = None,
+) -> None:
+    """A figure without its maps: the last ones stand until the next are there, unless these cannot be had."""
+    if look is None and has_last(name):
+        st.caption("Outdated: computing the new maps …")
+        show_last(name, empty, clicked)
+    else:
+        st.caption("\N{NO-BREAK SPACE}")
+        show_kept(name, dark, empty, clicked)
+
+
 def _heads(look: Look | None, chosen: Chosen) -> None:
     """Every head of the layer at a glance; a click chooses one."""
     place = drawer("All heads of this layer", "all-heads", ":material/grid_view:")
@@ -300,15 +313,8 @@ def _heads(look: Look | None, chosen: Chosen) -> None:
             persist_state="session", label_visibility="collapsed",
         )  # fmt: skip
         if seen is None:
-            st.caption("Outdated: computing the new maps …" if look is None else "\N{NO-BREAK SPACE}")
-            # the last ones stand until the next are there
-            last = st.session_state.get("kept heads") if look is None else None
-            show_kept(
-                "heads",
-                last[0] if last else dark,
-                lambda: all_heads([], [], [], shown="fp32", selected=0, dark=dark),
-                on_select=clicked,
-            )
+            none = partial(all_heads, [], [], [], shown="fp32", selected=0, dark=dark)
+            _no_maps("heads", look, none, dark, clicked)
             return
         st.caption(f"{layer_label(chosen.layer)}: each head, and its KL from fp32 on this text in nats.")
         before, after = seen.attention[chosen.layer]

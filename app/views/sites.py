@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import streamlit as st
+from pandas.io.formats.style import Styler
 
 from app import selection, state
 from app.drawer import drawer, left_open
 from app.figures import MISSING, RESIDUAL_LIMIT, colours_for, fmt_count, fmt_percent
+from app.kept import kept
 from app.plain import plain
 from app.registries import live, weights
 from app.sessionjobs import own_jobs
@@ -97,24 +100,25 @@ def _table(workspace: Workspace, plan: Plan, there: Mapping[str, Answer]) -> Non
     st.caption(_words(workspace, plan, len(there), sensitivity))
     marked, dark = selection.chosen(), state.dark()
     content = (workspace.key, plan, len(there), outdated, marked, dark, sensitivity and id(sensitivity))
-    drawn = st.session_state.get("sites drawn")
-    if drawn is None or drawn[0] != content:
+
+    def make() -> tuple[pd.DataFrame, Styler]:
         frame = site_frame(workspace, plan, seen, sensitivity)
-        grey = colours_for(dark).muted
-        styled = shown(frame, marked=marked, outdated=outdated, grey=grey)
-        drawn = st.session_state["sites drawn"] = (content, frame, styled)
+        styled = shown(frame, marked=marked, outdated=outdated, grey=colours_for(dark).muted)
+        return frame, styled
+
+    frame, styled = kept("sites", content, make)
     _unpick(sites, marked)
     show_table(
-        drawn[1],
+        frame,
         "sites",
-        shown=drawn[2],
+        shown=styled,
         key=TABLE,
         height=ROW * (min(len(sites), ROWS) + 1) + 3,
         on_select=lambda: _picked(sites),
         selection_mode="single-row",
         column_config=_columns(sensitivity),
         placeholder=MISSING,
-        column_order=[name for name in drawn[2].data.columns if sensitivity or name not in ("Ω", "mean λ")],
+        column_order=[name for name in styled.data.columns if sensitivity or name not in ("Ω", "mean λ")],
     )
 
 
