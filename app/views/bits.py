@@ -55,7 +55,7 @@ HEATMAP_PACE = 1.0  # seconds
 POLL_PRESETS = 1.0  # seconds between looks at the presets, while they are measured
 FIRST_LOOK = 0.18  # how long a page waits for the first numbers before it draws the old ones as outdated
 OWN = "by hand"
-TABLE_ROWS = 12  # of the layer table; more scroll
+TABLE_ROWS = 24  # of the layer table, as many as BERT-large has; more scroll, and show no mark
 
 
 def page() -> None:

@@ -45,11 +45,9 @@ def draw(
     return size_accuracy_scatter(
         points,
         metric_label="Accuracy",
-        baseline_metric=0.898,
-        baseline_size_mb=86.4,
         current=current,
         dark=dark,
-        **other,
+        **{"baseline_metric": 0.898, "baseline_size_mb": 86.4, **other},
     )
 
 
@@ -80,6 +78,14 @@ def test_the_linear_axis_goes_from_zero_to_just_above_the_baseline() -> None:
     layout = draw([plan("x", 12, 0.5)], metric_range=(0.2, 0.95)).layout
     assert layout.xaxis.range == pytest.approx((0, 86.4 * 1.03))
     assert layout.yaxis.range == (0.2, 0.95)
+
+
+@given(st.floats(1e-3, 1e5))
+def test_the_sizes_on_the_logarithmic_axis_can_be_told_apart(baseline: float) -> None:
+    axis = draw([plan("x", baseline / 4, 0.5)], size_scale="log", baseline_size_mb=baseline).layout.xaxis
+    for written, value in zip(axis.ticktext, axis.tickvals, strict=True):
+        assert float(written) == pytest.approx(value, rel=0.051)
+        assert not written.endswith(".")
 
 
 def test_the_logarithmic_axis_ends_at_one_bit_in_thirty_two() -> None:
