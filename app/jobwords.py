@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from app.figures import fmt_percent
 from app.job import Job
 from app.registries import jobs
@@ -71,10 +73,15 @@ def share_done(job: Job) -> float:
     return min(max(job.done / job.total, 0.0), 1.0) if job.total else 0.0
 
 
+def under_way(job: Job) -> dict[str, Any]:
+    """What a sweep measures or finetunes at the moment; empty between two rows."""
+    return (job.partial or {}).get("running") or {}
+
+
 def sensitivity_first(job: Job) -> tuple[int, int] | None:
     """Eigenvalues done and all, while a sweep ranks the layers before its first row."""
-    running = (job.partial or {}).get("running") if job.arguments[0] == "sweep" else None
-    if not running or "finetuned" in running:  # that is a row under way
+    running = under_way(job) if job.arguments[0] == "sweep" else None
+    if not running or "finetuned" in running:  # that is a row
         return None
     return int(running["done"]), int(running["total"])
 

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import streamlit as st
 from plotly.graph_objects import Figure
@@ -24,12 +24,18 @@ _lock = threading.Lock()
 
 def kept(name: str, content: object, make: Callable[[], Made]) -> Made:
     """The session's thing called `name`, made anew only when `content` changed."""
-    known = st.session_state.get(f"kept {name}")
+    known = last_kept(name)
     if known is None or known[0] != content:
         known = (content, make())
         st.session_state[f"kept {name}"] = known
     made: Made = known[1]
     return made
+
+
+def last_kept(name: str) -> tuple[object, Any] | None:
+    """What the session's thing called `name` was made of last, and the thing; None where there is none yet."""
+    known: tuple[object, Any] | None = st.session_state.get(f"kept {name}")
+    return known
 
 
 def drawn(name: str, content: Hashable, draw: Callable[[], Figure]) -> Figure:
@@ -65,18 +71,6 @@ def show_kept(
             figure, theme=None, config=chart_config(name), alt=alt_text(figure), key=name,
             on_select=on_select or "ignore", selection_mode="points",
         )  # fmt: skip
-
-
-def show_last(name: str, draw: Callable[[], Figure], on_select: Callable[[], None] | None = None) -> None:
-    """Show the session's figure `name` as it stood last, while its next content is computed; what `draw` gives
-    where there was none."""
-    known = st.session_state.get(f"kept {name}")
-    show_kept(name, known[0] if known else None, draw, on_select)
-
-
-def has_last(name: str) -> bool:
-    """Whether the session has a thing called `name`."""
-    return f"kept {name}" in st.session_state
 
 
 @contextmanager

@@ -111,6 +111,7 @@ def _size_axis(baseline: float, size_range: tuple[float, float], size_scale: Siz
         type="log",
         range=[math.log10(end) for end in size_range],
         tickvals=halvings,
+        # "#" keeps a zero, so that every tick has two digits; from ten on it would keep a bare point
         ticktext=[f"{size:.0f}" if size >= 9.95 else f"{size:#.2g}" for size in halvings],
     )
 

@@ -26,7 +26,7 @@ from app.figures import (
 from app.history import leads
 from app.inspections import Example, Look
 from app.items import item_of
-from app.kept import has_last, show_kept, show_last
+from app.kept import last_kept, show_kept
 from app.looking import look_at
 from app.measured import measured, state_line
 from app.plain import plain
@@ -286,12 +286,9 @@ def _no_maps(
     clicked: Callable[[], None] | None = None,
 ) -> None:
     """A figure without its maps: the last ones stand until the next are there, unless these cannot be had."""
-    if look is None and has_last(name):
-        st.caption("Outdated: computing the new maps …")
-        show_last(name, empty, clicked)
-    else:
-        st.caption("\N{NO-BREAK SPACE}")
-        show_kept(name, dark, empty, clicked)
+    last = last_kept(name) if look is None else None
+    st.caption("Outdated: computing the new maps …" if last else "\N{NO-BREAK SPACE}")
+    show_kept(name, last[0] if last else dark, empty, clicked)
 
 
 def _heads(look: Look | None, chosen: Chosen) -> None:

@@ -10,6 +10,7 @@ from plotly.graph_objects import Figure
 
 from app import selection, state
 from app.figures import (
+    ROW,
     LayerKL,
     empty_figure,
     fmt_count,
@@ -27,7 +28,7 @@ from app.figures import (
     setting_marks,
 )
 from app.jobs import Job
-from app.jobwords import fmt_seconds, sensitivity_first, start_words
+from app.jobwords import fmt_seconds, sensitivity_first, start_words, under_way
 from app.kept import show_kept
 from app.plain import plain
 from app.registries import jobs
@@ -76,7 +77,6 @@ KL_BITS = (8, 4, 3, 2)
 METHOD_PAIR = {"Q-BERT": "qbert", "DirectQ": "directq"}
 NO_ATTENTION = "Attention KL by layer appears here when every row above is measured."
 TABLE_ROWS = 14  # more scroll
-ROW = 35  # pixels
 
 
 STYLE = "<style>.st-key-compare-status{min-height:3.1rem;justify-content:center}</style>"
@@ -260,14 +260,9 @@ def _status(workspace: Workspace, job: Job | None, wanted: list[str]) -> None:
         st.caption(_summary(workspace, job.result))
 
 
-def _under_way(job: Job) -> dict[str, Any]:
-    """The row that is being measured or finetuned; empty between two."""
-    return (job.partial or {}).get("running") or {}
-
-
 def _share(job: Job) -> float:
     """Rows done, and the part of the one under way."""
-    running = _under_way(job)
+    running = under_way(job)
     inside = running.get("done", 0) / running["total"] if running.get("total") else 0.0
     return min((job.done + min(inside, 1.0)) / job.total, 1.0) if job.total else min(inside, 1.0)
 
@@ -280,7 +275,7 @@ def _progress(job: Job, rows: list[dict[str, Any]]) -> str:
         return f"Sensitivity first: {first[0]} of {first[1]} eigenvalues"
     if not job.total:
         return start_words(job)
-    running = _under_way(job)
+    running = under_way(job)
     text = f"{job.done} of {job.total} rows"
     left = seconds_left(rows, job.total, "--finetune" in job.arguments)
     if left is not None:

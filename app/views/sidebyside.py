@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import selection, state
 from app.exports import MAX_PLAN, plan_from_file
-from app.figures import bits_pair, fmt_count, fmt_mb, kl_difference
+from app.figures import ROW, bits_pair, fmt_count, fmt_mb, kl_difference
 from app.flipped import flip_table
 from app.history import leads
 from app.kept import show_kept
@@ -29,7 +29,6 @@ from qbert_core.quantization.size import MB
 POLL = 0.5  # seconds between looks at the two plans' numbers
 NAMES = "AB"
 CURRENT = "current"  # in place of a digest, and in the link: whatever plan is being tuned
-ROW = 35  # pixels of a table's row
 DIFFERING, FLIPS = 7, 8  # rows of sites and of changed answers before their tables scroll
 
 Compared = tuple[Difference | None, list[Flip] | None]

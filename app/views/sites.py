@@ -11,7 +11,7 @@ from pandas.io.formats.style import Styler
 
 from app import selection, state
 from app.drawer import drawer, left_open
-from app.figures import MISSING, RESIDUAL_LIMIT, colours_for, fmt_count, fmt_percent
+from app.figures import MISSING, RESIDUAL_LIMIT, ROW, colours_for, fmt_count, fmt_percent
 from app.kept import kept
 from app.plain import plain
 from app.registries import live, weights
@@ -27,7 +27,7 @@ from qbert_core.quantization.plan import FULL
 
 POLL = 0.15  # seconds between looks at what is being computed
 FIRST_LOOK = 0.1  # seconds a page waits for it
-ROWS, ROW = 15, 35  # rows shown before the table scrolls; pixels of one
+ROWS = 15  # shown before the table scrolls
 TABLE = "sites-table"
 EVERY, PAIR = "every-site", "two-plans"  # the drawers
 OF = {"site": "of the site", "module": "of its half of the layer", "layer": "of its layer"}
