@@ -7,13 +7,17 @@ change, so the numbers are bit for bit those of a full evaluation.
 Progressive: batches hold windows of like length and come in a seeded random order; after a batch
 there is an `Evaluation` of the examples all of whose windows were seen. The order does not depend on the
 plan, so partial results of two plans are over the same examples.
+
+Parallel: each batch is computed by one thread, as many batches at a time as there are threads; they are
+counted in their order, so the numbers depend neither on how many threads there are nor on which was faster.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +27,7 @@ from torch import Tensor
 
 from qbert_core.bert import embed, encoder_layer, head, padding_mask
 from qbert_core.checkpoints import Checkpoint
-from qbert_core.errors import InputError
+from qbert_core.errors import Cancelled, InputError
 from qbert_core.evaluation.attention import attention_kl
 from qbert_core.evaluation.inspection import Inspection, inspect
 from qbert_core.evaluation.losses import window_losses
@@ -31,6 +35,7 @@ from qbert_core.evaluation.prefix import prefix_keys
 from qbert_core.evaluation.result import Evaluation
 from qbert_core.evaluation.slices import flips
 from qbert_core.evaluation.states import State, StateCache
+from qbert_core.parallel import in_order
 from qbert_core.quantization import (
     ActivationRanges,
     GroupAnatomy,
@@ -106,7 +111,7 @@ class Evaluator:
         self._cache_bytes = cache_bytes
         self._states = StateCache(cache_bytes // 2)
         self._kept_batches = self._that_fit(cache_bytes // 2)
-        self._lock = threading.Lock()
+        self._lock, self._reference_lock = threading.Lock(), threading.Lock()
 
     def evaluate(
         self, plan: Plan, *, attention: bool = True, losses: bool = False, events: Events | None = None
@@ -132,14 +137,16 @@ class Evaluator:
             run = _Run(self, plan, attention, losses, events)
             total = len(self._order)
             pace = -(-total // MAX_RESULTS)
-            for done, index in enumerate(self._order, 1):
-                run.measure(int(index))
-                if (done % pace and done < total) or not run.answered:
-                    events.progress(done, total)
-                    continue
-                result = run.result(size, time.perf_counter() - started)
-                events.progress(done, total, result)
-                yield result
+            with closing(in_order(run.measure, (int(index) for index in self._order))) as measured:
+                for done, batch in enumerate(measured, 1):
+                    events.check()  # the batches that come next may be there already
+                    run.count(batch)
+                    if (done % pace and done < total) or not run.answered:
+                        events.progress(done, total)
+                        continue
+                    result = run.result(size, time.perf_counter() - started)
+                    events.progress(done, total, result)
+                    yield result
 
     def inspect(
         self,
@@ -196,10 +203,11 @@ class Evaluator:
             kept.add(int(index))
         return kept
 
-    def _reference(self, index: int, events: Events) -> _Reference:
+    def _reference(self, index: int, check: Callable[[], None]) -> _Reference:
         """The fp32 model on a batch: kept while memory allows, else computed again."""
-        if index in self._references:
-            return self._references[index]
+        kept = self._references.get(index)
+        if kept is not None:
+            return kept
         checkpoint, batch = self.reference, self._batches[index]
         weights, config = checkpoint.weights, checkpoint.config
         mask = padding_mask(batch.lengths, batch.input_ids.shape[1], torch.float32)
@@ -207,15 +215,16 @@ class Evaluator:
         zero = hidden.new_zeros(0, len(batch), config.heads)
         states, log_attention = [State(hidden, zero)], []
         for layer in range(config.layers):
-            events.check()
+            check()
             hidden, scores = encoder_layer(weights, config, layer, hidden, mask)
             log_attention.append(torch.log_softmax(scores, -1))
             states.append(State(hidden, hidden.new_zeros(layer + 1, len(batch), config.heads)))
         outputs = self.task.predict(_finite(head(weights, config, hidden), "the fp32 model"), batch)
         reference = _Reference(states, log_attention, outputs)
-        if self._reference_bytes + reference.nbytes <= self._cache_bytes // 2:
-            self._reference_bytes += reference.nbytes
-            self._references[index] = reference
+        with self._reference_lock:
+            if self._reference_bytes + reference.nbytes <= self._cache_bytes // 2:
+                self._reference_bytes += reference.nbytes
+                self._references[index] = reference
         return reference
 
 
@@ -251,11 +260,18 @@ class _Run:
         self._kl = torch.zeros(config.layers, config.heads, dtype=torch.float64)
         self._layers_run = self._layers_total = 0
 
-    def measure(self, index: int) -> None:
-        """Run one batch from the deepest boundary whose state is known."""
-        self._events.check()
+    @torch.no_grad()  # which holds for the thread it is in
+    def measure(self, index: int, stopped: threading.Event) -> _Measured:
+        """Run one batch from the deepest boundary whose state is known. Several may run at a time."""
+
+        def check() -> None:
+            if stopped.is_set():
+                raise Cancelled
+            self._events.check()
+
+        check()
         batch = self._e._batches[index]
-        reference = self._e._reference(index, self._events)
+        reference = self._e._reference(index, check)
         start, state = self._known(index, reference)
         if state is None:
             hidden = embed(self._weights, self._config, batch.input_ids, batch.token_type_ids)
@@ -263,7 +279,7 @@ class _Run:
             self._keep(index, 0, state)
         mask = padding_mask(batch.lengths, batch.input_ids.shape[1], torch.float32)
         for layer in range(start, self._config.layers):
-            self._events.check()
+            check()
             hidden, scores = encoder_layer(
                 self._weights, self._config, layer, state.hidden, mask, linear=self._linear
             )
@@ -273,9 +289,10 @@ class _Run:
                 kl = torch.cat([state.kl, own[None]])
             state = State(hidden, kl)
             self._keep(index, layer + 1, state)
-        self._layers_run += self._config.layers - start
-        self._layers_total += self._config.layers
-        self._count(batch, reference, state)
+        logits = _finite(head(self._weights, self._config, state.hidden), f"plan {self._plan.name}")
+        task = self._e.task
+        losses = None if self._losses is None else window_losses(task, logits, batch)
+        return _Measured(batch, reference.outputs, task.predict(logits, batch), losses, state.kl, start)
 
     def _known(self, index: int, reference: _Reference) -> tuple[int, State | None]:
         own = self._e.reference is self._e.checkpoint
@@ -291,22 +308,24 @@ class _Run:
         if index in self._e._kept_batches:
             self._e._states.put(index, self._keys[boundary], state)
 
-    def _count(self, batch: Batch, reference: _Reference, state: State) -> None:
-        logits = _finite(head(self._weights, self._config, state.hidden), f"plan {self._plan.name}")
-        outputs = self._e.task.predict(logits, batch)
+    def count(self, measured: _Measured) -> None:
+        """Add a batch. In the order of the batches: sums of floating-point numbers depend on it."""
+        batch = measured.batch
+        self._layers_run += self._config.layers - measured.start
+        self._layers_total += self._config.layers
         self._windows += len(batch)
         if self._losses is not None:
-            for window, loss in zip(batch.indices, window_losses(self._e.task, logits, batch), strict=True):
+            for window, loss in zip(batch.indices, measured.losses, strict=True):
                 self._losses[self._owners[window]] += loss
-        for window, *both in zip(batch.indices, reference.outputs, outputs, strict=True):
+        for window, *both in zip(batch.indices, measured.before, measured.after, strict=True):
             self._outputs[window] = (both[0], both[1])
             example = int(self._owners[window])
             self._missing[example] -= 1
             if not self._missing[example]:
                 self._answer(example)
         if self._attention:
-            assert state.kl is not None
-            self._kl += state.kl.double().sum(1)
+            assert measured.kl is not None
+            self._kl += measured.kl.double().sum(1)
 
     def _answer(self, example: int) -> None:
         task, examples = self._e.task, self._e.examples
@@ -354,6 +373,18 @@ class _Run:
             layers_total=self._layers_total,
             seconds=seconds,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What one batch has come to."""
+
+    batch: Batch
+    before: list[Any]  # what the task reads from fp32's logits of each window
+    after: list[Any]  # from the plan's
+    losses: Any  # (sum, count) of each window, where they were asked for
+    kl: Tensor | None  # (layers, B, heads)
+    start: int  # the first layer that was run
 
 
 @dataclass(frozen=True)

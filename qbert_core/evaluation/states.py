@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from threading import Lock
 
 from torch import Tensor
 
@@ -21,25 +22,28 @@ class State:
 
 
 class StateCache:
-    """Least recently used states go first. Keys are (batch, prefix key)."""
+    """Least recently used states go first. Keys are (batch, prefix key). Safe to use from several threads."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.nbytes = 0
         self._states: OrderedDict[tuple[int, str], State] = OrderedDict()
+        self._lock = Lock()
 
     def get(self, batch: int, key: str) -> State | None:
-        state = self._states.get((batch, key))
-        if state is not None:
-            self._states.move_to_end((batch, key))
-        return state
+        with self._lock:
+            state = self._states.get((batch, key))
+            if state is not None:
+                self._states.move_to_end((batch, key))
+            return state
 
     def put(self, batch: int, key: str, state: State) -> None:
-        old = self._states.pop((batch, key), None)
-        if old is not None:
-            self.nbytes -= old.nbytes
-        self._states[batch, key] = state
-        self.nbytes += state.nbytes
-        while self.nbytes > self.capacity:
-            _, dropped = self._states.popitem(last=False)
-            self.nbytes -= dropped.nbytes
+        with self._lock:
+            old = self._states.pop((batch, key), None)
+            if old is not None:
+                self.nbytes -= old.nbytes
+            self._states[batch, key] = state
+            self.nbytes += state.nbytes
+            while self.nbytes > self.capacity:
+                _, dropped = self._states.popitem(last=False)
+                self.nbytes -= dropped.nbytes

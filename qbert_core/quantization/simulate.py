@@ -139,23 +139,24 @@ def linear_map(
     weights: Weights, inputs: Mapping[str, tuple[float, float]], layers: Mapping[str, IntegerLinear]
 ) -> LinearMap:
     """How linear layers are computed: those in `inputs` (site -> scale and zero point) quantize theirs,
-    those also in `layers` multiply whole numbers."""
+    those also in `layers` multiply whole numbers. Safe to use from several threads."""
     # query, key and value share one input and one range: quantize it once
-    last: tuple[Tensor, tuple[float, float], bool, InputCodes | Tensor] | None = None
+    kept = threading.local()
 
     def linear(site: str, x: Tensor) -> Tensor:
-        nonlocal last
         if site not in inputs:
             return dense(weights, site, x)
         scale, zero = step = inputs[site]
         whole = site in layers
+        last: tuple[Tensor, tuple[float, float], bool, InputCodes | Tensor] | None
+        last = getattr(kept, "last", None)
         if last is None or last[0] is not x or last[1:3] != (step, whole):
             codes: InputCodes | Tensor
             if whole:
                 codes = quantize_input(x, scale, zero)
             else:
                 codes = (x / scale).round_().clamp_(-zero, ACTIVATION_LEVELS - zero).mul_(scale)
-            last = (x, step, whole, codes)
+            kept.last = last = (x, step, whole, codes)
         made = last[3]
         if isinstance(made, InputCodes):
             result = layers[site](made, weights[f"{site}.bias"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qbert_core.curvature import Analysis, BlockResult, Compute, RunResult, ShardedRun
+from qbert_core.parallel import torch_threads
 from qbert_core.runtime.dispatch import Dispatcher
 from qbert_core.runtime.events import Events
 from qbert_core.runtime.lanes import Crew, ExecutorCrew, ProcessCrew
@@ -121,7 +121,7 @@ def _in_shards(
 
         return analysis.result(sharded.hessian(index, rows, partials), run, index)
 
-    with _threads(threads), ThreadPoolExecutor(UNDER_WAY) as pool:  # Lanczos: its sums take threads, too
+    with torch_threads(threads), ThreadPoolExecutor(UNDER_WAY) as pool:  # Lanczos: its sums take threads, too
         futures = {pool.submit(compute, unit): unit for unit in units}
         try:
             yield from _as_they_arrive(futures, events)
@@ -145,13 +145,3 @@ def _as_they_arrive(
 def _work(analysis: Analysis, index: int) -> float:
     """Of a block's task, relative to others: layers that a product passes."""
     return analysis.checkpoint.config.layers - max(0, analysis.blocks[index].layer)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

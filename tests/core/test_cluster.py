@@ -18,12 +18,12 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
-import torch
 
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.cli import main
 from qbert_core.curvature import Analysis, blocks_of, sensitivity
 from qbert_core.errors import Cancelled, InputError
+from qbert_core.parallel import torch_threads
 from qbert_core.runtime.cluster import Cluster, on_cluster
 from qbert_core.runtime.events import Silent
 from qbert_core.tasks import Examples, task_named
@@ -110,10 +110,8 @@ def examples(tiny: Checkpoint) -> Examples:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.curvature import Analysis, RunResult, Sensitivity, blocks_of, sensitivity
 from qbert_core.errors import Cancelled, InputError
+from qbert_core.parallel import torch_threads
 from qbert_core.runtime import dispatch
 from qbert_core.runtime.dispatch import Dispatcher
 from qbert_core.runtime.events import Silent
@@ -42,10 +42,8 @@ def examples(tiny: Checkpoint) -> Examples:
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """As many as the workers have: sums in another order have other last digits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
 def analysed(
