@@ -14,8 +14,8 @@ STYLE = """<style>
   padding:.5rem .65rem .55rem;min-width:0}
 .card .label{font-size:.8125rem;opacity:.8}
 .card .value{font-size:1.6rem;font-weight:600;line-height:1.25;white-space:nowrap}
-.card .note{font-size:.75rem;line-height:1.35;opacity:.85;min-height:4.05em;white-space:nowrap;overflow:hidden;
-  text-overflow:ellipsis}
+.card .note{font-size:.75rem;line-height:1.35;opacity:.85;min-height:calc(1.35em*var(--lines));
+  white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
 .cards.outdated .card{border-style:dashed}
 .cards.outdated .value,.cards.outdated .note{opacity:.65} /* less would be too pale to read */
 .state{font-size:.8125rem;min-height:1.4em;margin:0 0 .35rem}
@@ -33,9 +33,10 @@ class Card:
     notes: Sequence[str]
 
 
-def cards(items: Sequence[Card], *, outdated: bool, state: str, plan: str, n: int) -> str:
+def cards(items: Sequence[Card], *, outdated: bool, state: str, plan: str, n: int, lines: int = 3) -> str:
     """HTML of the row; `state` says in words what the numbers are ("400 of 400 sentences"), `plan`
-    and `n` the same for programs: the digest of the plan shown, and the examples it was measured on."""
+    and `n` the same for programs: the digest of the plan shown, and the examples it was measured on. There is
+    room for notes of so many `lines`, so that the row keeps its height while numbers come and go."""
     body = "".join(
         f'<div class="card" role="group" aria-label="{html.escape(card.label)}">'
         f'<div class="label">{html.escape(card.label)}</div>'
@@ -47,5 +48,5 @@ def cards(items: Sequence[Card], *, outdated: bool, state: str, plan: str, n: in
     return (
         f'{STYLE}<div class="state" data-state="{kind}" data-plan="{plan}" data-n="{n}" '
         f'aria-live="polite">{html.escape(state)}</div>'
-        f'<div class="numbers"><div class="cards {kind}">{body}</div></div>'
+        f'<div class="numbers"><div class="cards {kind}" style="--lines:{lines}">{body}</div></div>'
     )

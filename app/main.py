@@ -43,7 +43,6 @@ STYLE = """<style>
 [data-testid="stSidebarUserContent"] [data-testid=stVerticalBlock]{gap:.4rem}
 [data-testid="stSidebarUserContent"] [data-testid=stMarkdown] p{font-size:.875rem}
 h1{padding:0 0 .3rem!important}
-.st-key-plan-tables [data-testid="stElementToolbar"]{display:none} /* it covers undo, redo and reset */
 [data-testid=stMetricValue]{font-weight:600} /* as on the cards */
 [data-testid=stButtonGroup]>:not(label) button{min-height:2.5rem} /* as the fields beside it */
 h2{padding:.2rem 0 .4rem!important}
@@ -62,7 +61,7 @@ h2{padding:.2rem 0 .4rem!important}
 :is(.st-key-undo,.st-key-redo,.st-key-reset,.st-key-learn-back,.st-key-learn-next,[class*=st-key-cancel-job-])
   button [data-testid=stMarkdownContainer]{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 /* no chart yet */
-[class*="st-key-outlined-"]:not(:has(.js-plotly-plot,[data-testid=stDataFrame])) .layer-outline{display:none}
+[class*="st-key-outlined-"]:not(:has(.js-plotly-plot)) .layer-outline{display:none}
 </style>"""
 bits_page = st.Page(bits.page, title="Bits", icon=":material/tune:", default=True)
 sensitivity_page = st.Page(

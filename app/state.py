@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -37,9 +38,10 @@ class Tuning:
     tried: dict[str, Plan] = field(default_factory=dict)  # digest -> plan, in the order of trying
     allocated: set[str] = field(default_factory=set)  # digests of plans a ranking made
     locked: frozenset[int] = frozenset()  # layers that nothing but the table's own cells changes
-    table: Plan | None = None  # what the table was last filled with
-    table_locked: frozenset[int] = frozenset()
-    table_version: int = 0  # changes when the table must be filled anew
+    seen: int = 0  # number of the last edit taken from the table
+    version: int = 0  # changes when something else than a cell of the table changed the plan
+    # a run of the page that was asked to stop may still be in its callback when the next one is in its own
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
 
 def session() -> str:
@@ -143,7 +145,7 @@ def tuning(workspace: Workspace) -> Tuning:
             current.locked = _locks(st.query_params.get("locks", ""), workspace)
         if linked and "linked" not in st.session_state:
             _restore(workspace, current, linked, remember=False)
-        fill_table(current)
+        current.version += 1
     elif linked and linked != st.session_state.get("linked") and history.went_back():
         _restore(workspace, current, linked, remember=True)
     current.tried.setdefault(current.plan.digest, current.plan)
@@ -177,38 +179,35 @@ def work_with(source: Source, plan: Plan | None) -> None:
         st.session_state["coming_plan"] = (source, plan)
 
 
-def change(current: Tuning, plan: Plan, *, from_table: bool = False) -> None:
+def change(current: Tuning, plan: Plan, *, by_cell: bool = False) -> None:
     """Make `plan` the current one; what was there can be undone."""
-    if plan == current.plan:
-        return
-    current.undo = [*current.undo[-MAX_UNDO:], current.plan]
-    current.redo = []
-    current.plan = plan
-    current.tried.setdefault(plan.digest, plan)
-    if not from_table:
-        fill_table(current)
+    with current.lock:
+        if plan == current.plan:
+            return
+        current.undo = [*current.undo[-MAX_UNDO:], current.plan]
+        current.redo = []
+        current.plan = plan
+        current.tried.setdefault(plan.digest, plan)
+        if not by_cell:
+            current.version += 1
 
 
 def step_back(current: Tuning) -> None:
     """Undo."""
-    if current.undo:
-        current.redo.append(current.plan)
-        current.plan = current.undo.pop()
-        fill_table(current)
+    with current.lock:
+        if current.undo:
+            current.redo.append(current.plan)
+            current.plan = current.undo.pop()
+            current.version += 1
 
 
 def step_forward(current: Tuning) -> None:
     """Redo."""
-    if current.redo:
-        current.undo.append(current.plan)
-        current.plan = current.redo.pop()
-        fill_table(current)
-
-
-def fill_table(current: Tuning) -> None:
-    """Fill the tables from the plan; edits made in them before are part of it already."""
-    current.table, current.table_locked = current.plan, current.locked
-    current.table_version += 1
+    with current.lock:
+        if current.redo:
+            current.undo.append(current.plan)
+            current.plan = current.redo.pop()
+            current.version += 1
 
 
 def write_link(current: Tuning, **more: str) -> None:

@@ -1,12 +1,11 @@
-"""A plan as the two tables people edit, and their edits as a plan again."""
+"""A plan as the rows of the two tables people edit, and their edits as a plan again."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import pandas as pd
-
+from app.figures import layer_label
 from qbert_core.errors import InputError
 from qbert_core.quantization import Plan, Site, SitePlan
 from qbert_core.quantization.plan import BITS, FULL
@@ -17,26 +16,27 @@ BIT_CHOICES = [FP32 if bits == FULL else str(bits) for bits in BITS]
 TABLES = {"word": "Word", "position": "Position", "token_type": "Token type"}
 
 
-def layer_table(plan: Plan, sites: Iterable[Site], locked: Collection[int] = ()) -> pd.DataFrame:
-    """A row a layer: Layer, Attention, FFN (bits), Groups, and Lock: whether it is one of `locked`."""
+def layer_rows(plan: Plan, sites: Iterable[Site], locked: Collection[int] = ()) -> list[dict[str, Any]]:
+    """A row a layer: Layer, Attention and FFN (bits), Groups (None where its sites differ), and Lock: whether
+    it is one of `locked`."""
     entries = plan.sites
-    rows: dict[int, dict[str, Any]] = {}
     by_layer: dict[int, list[Site]] = {}
     for site in sites:
         if site.layer is not None:
             by_layer.setdefault(site.layer, []).append(site)
-    for layer, own in by_layer.items():
-        rows[layer] = {
-            "Layer": f"L{layer + 1}",
+    return [
+        {
+            "Layer": layer_label(layer),
             "Attention": _common(entries[s.name].bits for s in own if s.kind == "attention"),
             "FFN": _common(entries[s.name].bits for s in own if s.kind == "ffn"),
             "Groups": _common_groups(entries[s.name].groups for s in own),
             "Lock": layer in locked,
         }
-    return pd.DataFrame(list(rows.values()))
+        for layer, own in by_layer.items()
+    ]
 
 
-def embedding_table(plan: Plan, sites: Iterable[Site]) -> pd.DataFrame:
+def embedding_rows(plan: Plan, sites: Iterable[Site]) -> list[dict[str, Any]]:
     """A row a table: Table, Bits and Groups."""
     entries = plan.sites
     rows = []
@@ -45,7 +45,7 @@ def embedding_table(plan: Plan, sites: Iterable[Site]) -> pd.DataFrame:
             name = site.name.removeprefix("bert.embeddings.").removesuffix("_embeddings")
             entry = entries[site.name]
             rows.append({"Table": TABLES[name], "Bits": _text(entry.bits), "Groups": entry.groups})
-    return pd.DataFrame(rows)
+    return rows
 
 
 def edited_plan(
@@ -119,6 +119,8 @@ def _bits(value: object, old: int) -> int:
 
 
 def _whole(value: object) -> int:
-    if not isinstance(value, int | float) or not float(value).is_integer():
-        raise InputError(f"groups {value!r}; expected a whole number from 1")
-    return int(value)
+    if type(value) is int:  # which True is not
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    raise InputError(f"groups {value!r}; expected a whole number from 1")

@@ -22,7 +22,7 @@ from .history import Check, stability_history
 from .holdings import Holding, holding_bars
 from .kldifference import kl_difference
 from .landscape import SURFACE_HEIGHT, Landscape, Quantized, known_grid
-from .marks import ROW, layer_outline, row_outline
+from .marks import ROW, layer_outline
 from .methods import LayerKL, kl_by_layer
 from .omega import omega_bars
 from .pairs import bits_pair
@@ -133,7 +133,6 @@ __all__ = [
     "predicted_scatter",
     "rank_confidence",
     "row_key",
-    "row_outline",
     "setting_marks",
     "size_accuracy_scatter",
     "stability_history",

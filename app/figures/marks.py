@@ -1,4 +1,4 @@
-"""Outlines around what is chosen: the layer's is laid over a figure or a table instead of drawn in it.
+"""Outlines around what is chosen: the layer's is laid over a figure instead of drawn in it.
 
 Streamlit builds a chart anew when anything in it changes, and while it does the page shows a gap. An outline
 that lies over the chart moves without that.
@@ -74,23 +74,9 @@ def layer_outline(figure: go.Figure, selected: int | None, *, dark: bool) -> str
             f"left:{left - beside}px;width:calc(100% - {left + right - beside}px);"
             f"top:{top + tall * (1 - ends[1]):.1f}px;height:{tall * share:.1f}px"
         )
-    return _outline(selected, depth, place, dark=dark)
-
-
-def row_outline(rows: int, selected: int | None, *, dark: bool) -> str:
-    """The same around a row of a table that has one a layer; `rows`: how many it shows without scrolling.
-
-    A table that scrolls would leave its outline behind, so it has none: `rows` 0.
-    """
-    if selected is None or not 0 <= selected < rows:
-        return _NOTHING
-    return _outline(selected, 1, f"left:0;width:100%;top:{ROW * (selected + 1)}px;height:{ROW + 1}px", dark=dark)
-
-
-def _outline(layer: int, depth: int, place: str, *, dark: bool) -> str:
     colours = colours_for(dark)
     return (
-        f'<div class="layer-outline" data-layer="{layer + 1}" style="position:absolute;z-index:{depth};'
+        f'<div class="layer-outline" data-layer="{selected + 1}" style="position:absolute;z-index:{depth};'
         f"pointer-events:none;box-sizing:border-box;border-radius:3px;border:2px solid {colours.accent};"
         f'box-shadow:0 0 0 1.5px {colours.background},inset 0 0 0 1.5px {colours.background};{place}"></div>'
     )

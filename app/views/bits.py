@@ -11,7 +11,6 @@ from plotly.graph_objects import Figure
 from app import selection, state
 from app.cards import Card, cards
 from app.figures import (
-    ROW,
     PlanPoint,
     alt_text,
     chart_config,
@@ -23,22 +22,16 @@ from app.figures import (
     fmt_ratio,
     fmt_signed_points,
     kl_heatmap,
-    row_outline,
     size_accuracy_scatter,
 )
 from app.kept import drawn, outlined
 from app.measured import Measured, measured, measured_words
 from app.plain import plain
+from app.plantable import Edit, new_edits, plan_table, sent_edits
 from app.registries import live
-from app.table import (
-    BIT_CHOICES,
-    MIXED,
-    edited_locks,
-    edited_plan,
-    embedding_table,
-    everywhere,
-    layer_table,
-)
+from app.sessionjobs import own_jobs
+from app.sweeps import finished_sensitivity
+from app.table import BIT_CHOICES, edited_locks, edited_plan, embedding_rows, everywhere, layer_rows
 from app.views.budget import budget_panel
 from app.views.refine import refine_panel
 from app.views.sites import drawers_for_link, sites_panel
@@ -51,11 +44,13 @@ from qbert_core.quantization import Plan, fp32_size, sites_of
 from qbert_core.quantization.plan import FULL
 
 POLL = 0.15  # seconds between looks at the plan's evaluation, while it runs
+# How long such a look waits, for the first numbers or for the last: those in between come at this pace. The
+# browser takes as long to show any as the engine to measure a tenth of them, on the same cores.
+LOOK = 0.3
 HEATMAP_PACE = 1.0  # seconds
 POLL_PRESETS = 1.0  # seconds between looks at the presets, while they are measured
 FIRST_LOOK = 0.18  # how long a page waits for the first numbers before it draws the old ones as outdated
 OWN = "by hand"
-TABLE_ROWS = 24  # of the layer table, as many as BERT-large has; more scroll, and show no mark
 
 
 def page() -> None:
@@ -64,6 +59,7 @@ def page() -> None:
     if workspace is None:
         return
     current = state.tuning(workspace)
+    _take(sent_edits(), workspace, current)  # what a run that was stopped in its callback has left
     live().want(state.session(), workspace, current.plan)  # first: it is measured while the tables are drawn
     left, right = st.columns([37, 63], gap="medium")
     state.write_link(current, **drawers_for_link(workspace, current))
@@ -83,14 +79,14 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
     # a plan that is no preset stands below them under its own name
     own = current.plan.name if current.plan.name not in presets else OWN
     matching = next((p.name for p in workspace.presets if p.digest == current.plan.digest), own)
-    version = current.table_version
+    version = current.version
     options = [*presets, *([] if matching in presets else [own])]
     key = f"preset-{version}-{matching}"
 
     def stale() -> bool:
         """Whether a callback comes from widgets that were replaced: while it polls, the browser may send
         the old ones' values once more, and the server takes them for new."""
-        return current.table_version != version
+        return current.version != version
 
     def choose() -> None:
         name = st.session_state[key]
@@ -112,89 +108,70 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
         width="stretch", on_click=state.change, args=(current, workspace.start),
     )  # fmt: skip
 
-    table = current.table or current.plan
-    layers_key, tables_key = f"layers-{version}", f"tables-{version}"
-
-    def edited() -> None:
-        if stale():
-            return
-        layers = st.session_state[layers_key]["edited_rows"]
-        embeddings = st.session_state[tables_key]["edited_rows"]
-        try:
-            plan = edited_plan(table, sites, layers, embeddings)
-        except InputError as error:
-            st.toast(plain(str(error)), icon=":material/error:")
-            return
-        current.locked = edited_locks(current.table_locked, layers)
-        state.change(current, _named(plan, workspace), from_table=True)
-
-    bits = st.column_config.SelectboxColumn
-    groups = st.column_config.NumberColumn
-    layer_rows = layer_table(table, sites, current.table_locked)
-    choices = (
-        [*BIT_CHOICES, MIXED] if (layer_rows[["Attention", "FFN"]] == MIXED).to_numpy().any() else BIT_CHOICES
+    sensitivity = finished_sensitivity(workspace, own_jobs())
+    plan_table(
+        layer_rows(current.plan, sites, current.locked),
+        embedding_rows(current.plan, sites),
+        token=_token(workspace),
+        seen=current.seen,
+        marked=selection.chosen(),
+        omegas=_omegas(sensitivity),
+        dark=state.dark(),
+        on_edits=lambda sent: _take(sent, workspace, current),
     )
-    help_groups = (
-        "Ranges a matrix: its output rows are split into this many groups. More than rows: one a row."
-    )
-    seen = min(len(layer_rows), TABLE_ROWS)
-    scrolls = len(layer_rows) > seen
-    with st.container(key="plan-tables"):
-        with st.container(key="outlined-layers", gap=None):
-            st.html(row_outline(0 if scrolls else seen, selection.chosen(), dark=state.dark()))
-            st.data_editor(
-                layer_rows,
-                key=layers_key,
-                on_change=edited,
-                hide_index=True,
-                width="stretch",
-                height=ROW * (seen + 1) + 3,
-                column_config={
-                    "Layer": st.column_config.TextColumn(disabled=True, width=40),
-                    "Attention": bits(
-                        "Attention",
-                        options=choices,
-                        required=True,
-                        width=86,
-                        help="Bits of query, key, value and output",
-                    ),
-                    "FFN": bits(
-                        "FFN",
-                        options=choices,
-                        required=True,
-                        width=62,
-                        help="Bits of the two feed-forward matrices",
-                    ),
-                    "Groups": groups("Groups", min_value=1, step=1, width=72, help=help_groups),
-                    "Lock": st.column_config.CheckboxColumn(
-                        "Lock",
-                        width=58,
-                        help="Kept by Allocate for me, Set all layers and the bits of a ranking",
-                    ),
-                },
-            )
-        table_rows = embedding_table(table, sites)
-        st.data_editor(
-            table_rows,
-            key=tables_key,
-            on_change=edited,
-            hide_index=True,
-            width="stretch",
-            height=ROW * (len(table_rows) + 1) + 3,
-            column_config={
-                "Table": st.column_config.TextColumn("Embedding", disabled=True),
-                "Bits": bits("Bits", options=BIT_CHOICES, required=True),
-                "Groups": groups("Groups", min_value=1, step=1, required=True, help=help_groups),
-            },
-        )
+
+
+def _omegas(sensitivity: dict[str, Any] | None) -> dict[int, float]:
+    """Layer -> Omega, of an analysis of layers; embedding tables are no layer."""
+    blocks = sensitivity["blocks"] if sensitivity else ()
+    return {block["layer"]: block["omega"] for block in blocks if block["kind"] == "layer"}
+
+
+def _take(sent: object, workspace: Workspace, current: state.Tuning) -> None:
+    """Do what a person did in the tables, one thing after the other, on the plan as it is by now."""
+    token, wrong = _token(workspace), []
+    with current.lock:
+        for edit in new_edits(sent, token, current.seen):
+            try:
+                _do(edit, workspace, current)
+            except InputError as error:
+                wrong.append(plain(str(error)))
+            current.seen = edit.number
+    for message in wrong:  # in the end: a run that was asked to stop does so here
+        st.toast(message, icon=":material/error:")
+
+
+def _token(workspace: Workspace) -> str:
+    return f"{state.session()} {workspace.key}"
+
+
+def _do(edit: Edit, workspace: Workspace, current: state.Tuning) -> None:
+    """Raises `InputError` for a value no plan can have."""
+    config = workspace.checkpoint.config
+    sites, cell = sites_of(config), {edit.row: {edit.column: edit.value}}
+    rows = config.layers if edit.kind == "layer" else sum(site.layer is None for site in sites)
+    if edit.kind == "undo":
+        state.step_back(current)
+    elif edit.kind == "redo":
+        state.step_forward(current)
+    elif edit.row >= rows:
+        return
+    elif edit.column == "Layer":
+        selection.choose(edit.row if edit.value else None)
+    elif edit.column == "Lock":
+        current.locked = edited_locks(current.locked, cell)
+    else:
+        layers, tables = (cell, {}) if edit.kind == "layer" else ({}, cell)
+        plan = edited_plan(current.plan, sites, layers, tables)
+        state.change(current, _named(plan, workspace), by_cell=True)
 
 
 def _everywhere(workspace: Workspace, current: state.Tuning) -> None:
     """What concerns every layer at once."""
-    version, sites = current.table_version, sites_of(workspace.checkpoint.config)
+    version, sites = current.version, sites_of(workspace.checkpoint.config)
 
     def set_activation() -> None:
-        if current.table_version != version:  # from widgets that were replaced
+        if current.version != version:  # from widgets that were replaced
             return
         chosen = st.session_state[activation_key]
         plan = replace(current.plan, activation_bits=8 if chosen == "8 bits" else FULL)
@@ -244,6 +221,9 @@ def _live(workspace: Workspace, current: state.Tuning) -> None:
         nonlocal last, looked
         if running and last:
             st.rerun()  # only now, so that the last numbers did not wait for the whole page
+        if running and looked:
+            known = live().result(workspace, plan)
+            live().wait(workspace, plan, more_than=known.total - 1 if known else 0, timeout=LOOK)
         last = live().settled(workspace, plan)
         _numbers(workspace, plan, again=running and not looked)
         looked = True

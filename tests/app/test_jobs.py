@@ -20,7 +20,7 @@ from app.jobs import MAX_RUNNING, Job, Jobs
 from qbert_core.checkpoints import Checkpoint
 from qbert_core.curvature import Sensitivity
 from qbert_core.runtime.store import default_path
-from tests.app.tools import until
+from tests.app.tools import PATIENCE, until
 
 LAYERS = 3
 FOREVER = "import time; time.sleep(600)"
@@ -118,7 +118,8 @@ def test_cancel_ends_the_process_and_starting_again_goes_on_from_there(
     assert job.state == "cancelled"
     assert job.ended is not None
     until(lambda: not alive(process.pid), "the process gone")
-    assert process.returncode in (-signal.SIGTERM, -signal.SIGKILL)
+    # gone, but perhaps not yet waited for by the job's own thread
+    assert process.wait(PATIENCE) in (-signal.SIGTERM, -signal.SIGKILL)
     assert job.state == "cancelled", "the process's death does not make it a failure"
     assert job.error is None
     assert job.result is None
@@ -177,7 +178,7 @@ class TestProcess:
         job.cancel()
         assert job.state == "cancelled"
         until(lambda: not alive(process.pid), "the process gone")
-        assert process.returncode == -signal.SIGKILL
+        assert process.wait(PATIENCE) == -signal.SIGKILL
         assert job.state == "cancelled"
 
     def test_killed_from_outside_it_failed_with_a_line(self, jobs: Jobs) -> None:

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
+from app.figures import layer_label
 from qbert_core.quantization import Plan
 from tests.server import ROOT, app_server
 
 # the last one: surfaces are drawn by WebGL, in software here
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-unsafe-swiftshader"]
 PATIENCE = 240_000  # ms: the tests are about what appears, not about how fast
-ROW = 35  # pixels of a table row
 PAGES = {  # path -> title
     "": "Bits",
     "sensitivity": "Sensitivity",
@@ -91,26 +91,16 @@ class Visit:
         expect(line).to_contain_text("sentences measured", timeout=PATIENCE)
 
     def edit(self, row: int, column: str, bits: str) -> None:
-        """Choose `bits` in a cell of the layer table (a canvas), by keyboard."""
-        self._click({"Attention": 0.28, "FFN": 0.5}[column], row)
-        self.page.wait_for_timeout(300)
-        self.page.keyboard.press("Enter")
-        self.page.wait_for_timeout(600)
-        self.page.keyboard.type(bits)
-        self.page.wait_for_timeout(300)
-        self.page.keyboard.press("Enter")
+        """Choose `bits` in a cell of the layer table."""
+        self.cell(row, f"{column} bits of").select_option(bits)
 
     def click_lock(self, row: int) -> None:
         """Lock a row of the layer table, or open it."""
-        self._click(0.91, row)
+        self.cell(row, "Lock").click()
 
-    def _click(self, across: float, row: int) -> None:
-        """A cell of the layer table by its place, as a share of the table's width."""
-        table = self.page.get_by_test_id("stDataFrame").first
-        table.scroll_into_view_if_needed()
-        box = table.bounding_box()
-        assert box is not None
-        self.page.mouse.click(box["x"] + across * box["width"], box["y"] + ROW * (row + 1) + ROW / 2)
+    def cell(self, row: int, says: str) -> Locator:
+        """What a person changes in a row of the layer table, by its name for a screen reader."""
+        return self.page.get_by_label(f"{says} {layer_label(row)}", exact=True)
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ from playwright.sync_api import Page, expect
 
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.quantization import SitePlan, preset_named
+from qbert_core.quantization.plan import FULL
 from tests.browser.conftest import rest
 from tests.browser.test_curvature_pages import Own, own  # noqa: F401
 
 MOST = 120  # Tab presses until something counts as out of reach
 ATTENTION = ("self.query", "self.key", "self.value", "output.dense")
+FEED_FORWARD = ("intermediate.dense", "output.dense")
 
 
 def tab_to(page: Page, selector: str) -> None:
@@ -57,16 +59,33 @@ def test_the_main_path_by_keyboard(visit, own: Own) -> None:  # noqa: F811
     keys.press("Enter")
     seen.expect_plan(start)
 
-    tab_to(page, ".st-key-plan-tables canvas")
-    for key in ("ArrowRight", "ArrowDown", "Enter"):  # L2's attention
+    tab_to(page, ".plan-table table")
+    assert shows_focus(page)
+    for key in ("ArrowRight", "ArrowDown", "2"):  # L2's attention
         keys.press(key)
-        page.wait_for_timeout(300)
-    keys.type("2")
-    page.wait_for_timeout(300)
-    keys.press("Enter")
-    seen.expect_plan(
-        start.with_sites({f"bert.encoder.layer.1.attention.{n}": SitePlan(2, 128) for n in ATTENTION})
+    edited = start.with_sites(
+        {f"bert.encoder.layer.1.attention.{name}": SitePlan(2, 128) for name in ATTENTION}
     )
+    seen.expect_plan(edited)
+    keys.press("ArrowRight")
+    assert shows_focus(page)
+    keys.press("f")  # as in fp32
+    seen.expect_plan(
+        edited.with_sites({f"bert.encoder.layer.1.{n}": SitePlan(FULL, 128) for n in FEED_FORWARD})
+    )
+    keys.press("Control+z")
+    seen.expect_plan(edited)
+    keys.press("ArrowRight")
+    keys.type("7")
+    keys.press("ArrowLeft")  # within what is typed
+    keys.type("1")
+    keys.press("Enter")
+    groups = {name: SitePlan(entry.bits, 17) for name, entry in edited.entries if ".layer.1." in name}
+    seen.expect_plan(edited.with_sites(groups))
+    keys.type("nine")  # all of it is selected again
+    keys.press("Enter")
+    expect(page.get_by_text("groups 'nine'; expected a whole number from 1")).to_be_visible()
+    expect(seen.cell(1, "Groups of")).to_have_value("17")
 
     tab_to(page, "[data-testid=stSidebarNavLink][href*=sensitivity]")
     assert shows_focus(page)

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from qbert_core.checkpoints import load_checkpoint
-from qbert_core.quantization import Plan, preset_named
+from qbert_core.quantization import Plan, SitePlan, preset_named
 from tests.app.conftest import write_table
 from tests.browser.conftest import PAGES, PATIENCE, Visit, go_to, rest
 from tests.browser.test_curvature_pages import CUT, Own, choose, own  # noqa: F401
@@ -163,6 +163,12 @@ def test_a_page_finds_its_plan_again_when_the_server_comes_back(browser: Browser
             seen.page.wait_for_timeout(3000)
             choose(seen.page, "Start from", name)
             seen.expect_plan(preset_named(load_checkpoint(model).config, "sst2", name))
+        # an edit that was taken back: the browser sends its last edit to the next server, too
+        seen.edit(1, "FFN", "8")
+        names = ("intermediate.dense", "output.dense")
+        seen.expect_plan(plan.with_sites({f"bert.encoder.layer.1.{name}": SitePlan(8, 1) for name in names}))
+        seen.page.locator(".st-key-undo button").first.click()
+        seen.expect_plan(plan)
         rest(seen.page)
     connected = seen.page.locator("[data-testid=stApp][data-test-connection-state=CONNECTED]")
     expect(connected).to_have_count(0)

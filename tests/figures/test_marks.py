@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 import pytest
 
 from app.figures import (
-    ROW,
     LayerKL,
     bits_pair,
     bits_strip,
@@ -21,7 +20,6 @@ from app.figures import (
     layer_outline,
     omega_bars,
     part_bars,
-    row_outline,
 )
 from app.figures.palette import colours_for
 from tests.figures.test_bits import plan
@@ -162,16 +160,3 @@ def test_a_cell_that_is_clicked_says_its_layer_first() -> None:
     for name in ("heatmap", "kl difference"):
         (targets,) = [trace for trace in FIGURES[name](False).data if trace.type == "scatter"]
         assert [point[0] for point in targets.customdata] == list(targets.y)
-
-
-@pytest.mark.parametrize("layer", [None, -1, 6, 99])
-def test_a_row_that_is_not_shown_has_no_outline(layer: int | None) -> None:
-    assert "hidden" in row_outline(6, layer, dark=False)
-    assert "hidden" in row_outline(0, 0, dark=False), "a table that scrolls"
-
-
-def test_the_outline_of_a_row_lies_below_the_head_and_the_rows_before_it() -> None:
-    html = row_outline(6, 2, dark=True)
-    assert 'data-layer="3"' in html
-    assert f"top:{3 * ROW}px" in html
-    assert "pointer-events:none" in html

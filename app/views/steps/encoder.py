@@ -63,7 +63,7 @@ class EncoderStep(Step):
             Card("Lowest weight", span[0], (span[1],)),
         ]
         said = f"From the weights of {self.workspace.checkpoint.name}"
-        st.html(cards(items, outdated=seen is None, state=said, plan="", n=0))
+        st.html(cards(items, outdated=seen is None, state=said, plan="", n=0, lines=2))
         st.markdown(f"## The weights of {name}")
         edges, counts = ([], []) if seen is None else (seen.edges.tolist(), seen.counts.tolist())
         self.draw("matrix", (edges, counts), lambda dark: weight_histogram(edges, counts, dark=dark))

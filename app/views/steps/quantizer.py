@@ -82,7 +82,7 @@ class QuantizerStep(Step):
         if seen is not None:
             first, end = seen.rows
             where = f"{name}, group {self.settings.group + 1} of {seen.groups}: rows {first + 1} to {end}"
-        st.html(cards(items, outdated=seen is None, state=where, plan="", n=0))
+        st.html(cards(items, outdated=seen is None, state=where, plan="", n=0, lines=1))
         st.markdown("## Its weights and the levels they are rounded to")
         drawn = (
             [] if seen is None else [a.tolist() for a in (seen.edges, seen.counts, seen.levels, seen.uses)]
