@@ -1,7 +1,7 @@
 """From an edit in the layer table to its numbers on screen, in a real browser on the demo.
 
 Peer: the engine alone, given the same edits in a process without a page; the difference is what the
-app and the browser add. The clock starts at the key press that confirms a cell and stops at the frame
+app and the browser add. The clock starts at the key press that sets a cell and stops at the frame
 that shows numbers of exactly the edited plan (its digest is on the state line). No edit leads to a plan
 that was measured before.
 """
@@ -19,21 +19,20 @@ import numpy as np
 from playwright.sync_api import Browser, Page
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from app.figures import fmt_percent
+from app.figures import fmt_percent, layer_label
 from app.table import edited_plan
 from app.workspace import Source, Workspace, open_workspace
 from benchmarks.app_server import Server, browser, new_page, running_app
 from benchmarks.machine import Others, Patience, load_average
-from benchmarks.record import Sample, Table, begin, is_disturbed, parser, save
+from benchmarks.record import Sample, Table, begin, goal, is_disturbed, parser, save
 from benchmarks.stream import timed_stream
 from qbert_core.quantization import Plan, sites_of
 
 WATCH = Path(__file__).with_name("watch.js")
-COLUMNS = ("Attention", "FFN")  # right of the column with the layer's name
+COLUMNS = ("Attention", "FFN")
 BITS = range(2, 9)
-ROW = 36  # pixels, a little more than a row of the table is high
 THINKING = 0.5  # seconds between the numbers of one edit and the next
-HAND = 0.1  # seconds from a click to the next key; within milliseconds a key reaches the cell selected before
+HAND = 0.1  # seconds from one key to the next
 LOST = 20  # seconds after which an edit counts as lost
 CLAIM = "An edit shows first numbers and final numbers fast enough to tune by hand"
 PRESETS_SHOWN = """count => {
@@ -86,16 +85,10 @@ def in_browser(page: Page, edit: Edit) -> dict[str, Any] | None:
     """Make the edit as a person does; seconds to first and to final numbers, and what is shown.
 
     None when the page never shows all numbers of that plan."""
-    table = page.get_by_test_id("stDataFrame").first
-    table.locator(".dvn-scroller").click(position={"x": 20, "y": 1.5 * ROW})
+    page.get_by_label(f"{COLUMNS[edit.column]} bits of {layer_label(edit.layer)}", exact=True).focus()
     page.wait_for_timeout(1000 * HAND)
-    for key, times in (("ArrowRight", 1 + edit.column), ("ArrowDown", edit.layer), ("Enter", 1)):
-        for _ in range(times):
-            page.keyboard.press(key)
-    page.locator("#portal input").wait_for()
-    page.keyboard.type(str(edit.bits))
     page.evaluate("plan => watchPlan(plan)", edit.plan.digest)
-    page.keyboard.press("Enter")
+    page.keyboard.press(str(edit.bits))
     try:
         page.wait_for_function("() => watched().final !== null", timeout=1000 * LOST, polling=100)
     except PlaywrightTimeout:
@@ -179,6 +172,14 @@ def tables(samples: list[Sample]) -> list[Table]:
     return [{"title": "Seconds from an edit", "columns": ["what", "p50", "p95", "worst", "n"], "rows": rows}]
 
 
+def goals(samples: list[Sample]) -> list[dict[str, Any]]:
+    times = {what: [s[what] for s in samples if s["kept"]] for what in ("first", "final")}
+    return [
+        goal(f"{what} numbers on screen, p{percent}, seconds", percentile(times[what], percent), limit)
+        for what, percent, limit in (("first", 50, 0.3), ("first", 95, 1.0), ("final", 50, 1.0))
+    ]
+
+
 def percentile(numbers: list[float], percent: int) -> float:
     return float(np.percentile(numbers, percent))
 
@@ -197,7 +198,7 @@ def main() -> None:
         )
         version = chromium.version
     save(
-        "live", CLAIM, arguments, began, samples, tables(samples), [],
+        "live", CLAIM, arguments, began, samples, tables(samples), goals(samples),
         measured={"model": workspace.checkpoint.fingerprint, "examples": len(workspace.examples), "chromium": version},
     )  # fmt: skip
 

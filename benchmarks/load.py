@@ -102,7 +102,7 @@ async def ready(session: Session, examples: int) -> None:
 async def measured(session: Session, edit: Edit, examples: int) -> Sample:
     """Send an edit; seconds to its first and its final numbers."""
     began = time.perf_counter()
-    await session.edit(0, edit.row, edit.column, edit.value)
+    await session.edit(edit.row, edit.column, edit.value)
 
     def shows(n: int) -> bool:
         shown = session.shown

@@ -19,6 +19,8 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.asyncio.client import ClientConnection, connect
 
+from app.plantable import NAME
+
 STATE = re.compile(r'data-state="(\w+)" data-plan="(\w*)" data-n="(\d+)"')
 MAX_MESSAGE = 2**28
 
@@ -34,21 +36,21 @@ class Shown:
 
 @dataclass
 class Session:
-    """One visitor. `tables` are the ids of the editable tables in the order they came, `shown` the numbers
-    on the page; `bytes` and `messages` count what the server sent."""
+    """One visitor. `shown` are the numbers on the page; `bytes` and `messages` count what the server sent."""
 
     address: str
     query: str = ""
     shown: Shown | None = None
-    tables: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     bytes: int = 0
     messages: int = 0
 
-    _coming: list[str] = field(default_factory=list)  # tables of the run under way
     _page: str = ""  # hash of its script
     _known: dict[str, ForwardMsg] = field(default_factory=dict)  # by hash: the server sends it only once
-    _edits: dict[str, dict[str, Any]] = field(default_factory=dict)  # table's id -> what was edited in it
+    _table: str = ""  # id of the layer table
+    _token: str = ""  # which it wants back with an edit
+    _edits: list[list[Any]] = field(default_factory=list)  # those it has not taken yet
+    _number: int = 0  # of the last one
     _timers: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # fragment -> its timer
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _socket: ClientConnection | None = None
@@ -75,9 +77,10 @@ class Session:
         if self._socket:
             await self._socket.close()
 
-    async def edit(self, table: int, row: int, column: str, value: Any) -> None:
-        """Change a cell of the page's n-th editable table, as the data editor reports it."""
-        self._edits[self.tables[table]]["edited_rows"].setdefault(str(row), {})[column] = value
+    async def edit(self, row: int, column: str, value: Any) -> None:
+        """Change a cell of the layer table, as `app/plantable/table.js` reports it."""
+        self._number += 1
+        self._edits = [*self._edits, [self._number, "layer", row, column, value]]
         await self.rerun()
 
     async def rerun(self, fragment: str = "") -> None:
@@ -86,10 +89,9 @@ class Session:
         asked = message.rerun_script
         asked.query_string, asked.page_script_hash = self.query, self._page
         asked.cached_message_hashes.extend(self._known)
-        for name in self.tables:  # a browser says of every one what was edited in it, be it nothing
-            asked.widget_states.widgets.append(
-                WidgetState(id=name, string_value=json.dumps(self._edits[name]))
-            )
+        if self._number:  # a browser says what was edited last with everything it asks for
+            edits = {"edits": {"token": self._token, "edits": self._edits}}
+            asked.widget_states.widgets.append(WidgetState(id=self._table, json_value=json.dumps(edits)))
         if fragment:
             asked.fragment_id, asked.is_auto_rerun = fragment, True
         assert self._socket is not None
@@ -130,7 +132,6 @@ class Session:
             self._page = message.new_session.page_script_hash
         if kind == "new_session" and not message.metadata.run.fragment_ids:
             self._stop(list(self._timers))  # a page drawn anew starts its own
-            self._coming = []
         elif kind == "auto_rerun":
             timer = message.auto_rerun
             self._stop([timer.fragment_id])
@@ -152,12 +153,12 @@ class Session:
             self.errors.append(element.exception.type)
         elif kind == "alert" and element.alert.format == element.alert.ERROR:
             self.errors.append(element.alert.body)
-        elif kind == "dataframe" and element.dataframe.editing_mode != element.dataframe.READ_ONLY:
-            name = element.dataframe.id
-            self._edits.setdefault(name, {"edited_rows": {}, "added_rows": [], "deleted_rows": []})
-            self._coming.append(name)
-            if len(self._coming) >= len(self.tables):
-                self.tables = list(self._coming)
+        elif kind == "bidi_component" and element.bidi_component.component_name == NAME:
+            component = element.bidi_component
+            data = json.loads(component.json or component.mixed.json)
+            self._table, self._token = component.id, data["token"]
+            self._number = max(self._number, data["seen"])
+            self._edits = [edit for edit in self._edits if edit[0] > data["seen"]]
 
     def _stop(self, fragments: list[str]) -> None:
         for fragment in fragments:

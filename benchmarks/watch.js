@@ -25,6 +25,6 @@
   window.watchPlan = (plan) => { seen = { plan, pressed: null, first: null, final: null, asked: {} }; look(); };
   window.watched = () => seen;
   addEventListener("keydown", (event) => {
-    if (seen && event.key === "Enter" && seen.pressed === null) seen.pressed = performance.now();
+    if (seen && seen.pressed === null) seen.pressed = performance.now();
   }, true);
 })();
