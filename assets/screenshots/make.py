@@ -1,4 +1,4 @@
-"""The pictures of README.md: `python -m assets.screenshots.make [PAGE ..]`, every page in both themes.
+"""The pictures of README.md: `python -m assets.screenshots.make [PAGE ..]`, every page in both themes and the tour.
 
 Opens the demo in a browser, does what a person would do (analyse, apply 2 and 3 bits, compare, train a little,
 export), and takes each page as it is then. Needs Chromium; takes about ten minutes on two cores for all pages.
@@ -10,7 +10,6 @@ import argparse
 import io
 import re
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -18,12 +17,11 @@ from urllib.parse import urlencode
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
+from assets.screenshots import tour
+from assets.screenshots.driving import fill, finished, go, measured, new_page, settled, still
 from benchmarks.app_server import browser, running_app
 
 FOLDER = Path(__file__).resolve().parent
-SIZE = {"width": 1280, "height": 800}
-PATIENCE = 900_000  # ms: for a job on a machine that does other things too
-QUIET = 2.0  # seconds without a running job after which all are taken to be done
 SURFACES = "--enable-unsafe-swiftshader"  # they are drawn by WebGL, in software here
 
 
@@ -49,23 +47,27 @@ SHOTS = {
     "export": Shot("/export", job="export"),
     "learn": Shot("/learn", 1, (("lesson", "3"), ("bits", "3"))),
 }
+TOUR = "tour"
+ALL = (*SHOTS, TOUR)
 
 
 def main() -> None:
     """Make the pictures asked for, all when none is named."""
     parser = argparse.ArgumentParser(prog="python -m assets.screenshots.make", description=__doc__)
-    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(SHOTS)}; all when none")
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(ALL)}; all when none")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where they go")
     parser.add_argument("--runs", type=int, default=5, help="of the sensitivity analysis")
     parser.add_argument("--home", type=Path, help="$QBERT_HOME with finished work of an earlier time")
     parser.add_argument("--plan", help="a plan as links hold it: with it, only take what --home has finished")
     options = parser.parse_args()
-    wanted = options.pages or list(SHOTS)
-    if unknown := set(wanted) - set(SHOTS):
-        parser.error(f"no page {', '.join(sorted(unknown))}; there is {', '.join(SHOTS)}")
+    asked = options.pages or list(ALL)
+    if unknown := set(asked) - set(ALL):
+        parser.error(f"no page {', '.join(sorted(unknown))}; there is {', '.join(ALL)}")
+    wanted = [name for name in asked if name in SHOTS]
     with running_app(options.home) as server, browser(SURFACES) as chromium:
         server.answers()
-        jobs = {SHOTS[name].job for name in wanted}
+        shown = [*wanted, *(tour.PAGES if TOUR in asked else ())]
+        jobs = {SHOTS[name].job for name in shown}
         plan = options.plan or prepare(chromium, server.address, jobs, options.runs)
         print(f"plan {plan}", flush=True)
         for scheme in ("light", "dark"):
@@ -75,6 +77,16 @@ def main() -> None:
                 save(taken(page, server.address, SHOTS[name], plan), target)
                 print(f"{target}: {target.stat().st_size:,} bytes", flush=True)
             page.context.close()
+        if TOUR in asked:
+            page = new_page(chromium, "light")
+            target = options.folder / f"{TOUR}.webp"
+            go(page, server.address)
+            frames = tour.edit(page)
+            for name in tour.PAGES:
+                taken(page, server.address, SHOTS[name], plan)
+                frames.append(tour.captioned(page, tour.PAGES[name]))
+            tour.save(frames, target)
+            print(f"{target}: {target.stat().st_size:,} bytes", flush=True)
 
 
 def prepare(chromium: Browser, address: str, jobs: set[str], runs: int) -> str:
@@ -116,58 +128,7 @@ def taken(page: Page, address: str, shot: Shot, plan: str) -> bytes:
     measured(page)
     if shot.figures:
         page.locator(".js-plotly-plot").nth(shot.figures - 1).wait_for(state="attached")
-    page.mouse.move(SIZE["width"] / 2, 4)
-    before, now = b"", page.screenshot()
-    while before != now:  # charts grow in, and a busy machine draws late
-        page.wait_for_timeout(2500)
-        before, now = now, page.screenshot()
-    return now
-
-
-def new_page(chromium: Browser, scheme: str) -> Page:
-    """A browser of its own, in one theme; its cache serves all pages that follow."""
-    page = chromium.new_context(viewport=SIZE, color_scheme=scheme).new_page()
-    page.set_default_timeout(PATIENCE)
-    return page
-
-
-def go(page: Page, link: str) -> None:
-    """A new session at `link`, once its script has run."""
-    page.goto(link)
-    page.get_by_role("heading", level=1).first.wait_for()
-    page.get_by_text(re.compile("^n = ")).first.wait_for()  # the sidebar, when the data are loaded
-    settled(page)
-
-
-def settled(page: Page) -> None:
-    """Wait until the script has run."""
-    page.wait_for_timeout(800)
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
-
-
-def measured(page: Page) -> None:
-    """Wait until the page's numbers are current and complete, where it has any."""
-    settled(page)
-    if page.locator(".state").count():
-        page.locator('.state[data-state="current"]').filter(has_not_text="so far").first.wait_for()
-    settled(page)
-
-
-def finished(page: Page) -> None:
-    """Wait until no job has been under way for a while."""
-    since = time.monotonic()
-    while time.monotonic() - since < QUIET:
-        page.wait_for_timeout(250)
-        if page.locator(".st-key-jobs [data-testid=stProgress]").count():
-            since = time.monotonic()
-
-
-def fill(page: Page, label: str, value: str) -> None:
-    """Put a number into a field."""
-    box = page.get_by_role("spinbutton", name=label)
-    box.fill(value)
-    box.press("Enter")
-    settled(page)
+    return still(page)
 
 
 def save(png: bytes, target: Path) -> None:
