@@ -19,7 +19,7 @@ st.set_page_config(
     initial_sidebar_state=232,
 )
 
-from app import selection  # noqa: E402
+from app import going, selection  # noqa: E402
 from app.history import ONE_ENTRY  # noqa: E402
 from app.listening import listening  # noqa: E402
 from app.marked import marked_layer  # noqa: E402
@@ -60,6 +60,7 @@ h2{padding:.2rem 0 .4rem!important}
 /* buttons that show an icon: their names are there for screen readers, and to be found */
 :is(.st-key-undo,.st-key-redo,.st-key-reset,.st-key-learn-back,.st-key-learn-next,[class*=st-key-cancel-job-])
   button [data-testid=stMarkdownContainer]{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+.st-key-going{display:none}
 /* no chart yet */
 [class*="st-key-outlined-"]:not(:has(.js-plotly-plot)) .layer-outline{display:none}
 </style>"""
@@ -88,23 +89,21 @@ def home() -> None:
 
 # The home page has no path of its own; people who saw /sensitivity try /bits.
 also_home = st.Page(home, title="Bits", url_path="bits", visibility="hidden")
-page = st.navigation(
-    {
-        "Tune": [bits_page, sensitivity_page, attention_page, examples_page, also_home],
-        "Experiments": [compare_page, landscape_page, finetune_page],
-        "Take away": [export_page, learn_page],
-    }
-)
-if st.session_state.pop("go_to_bits", False):
-    st.switch_page(bits_page)
-if st.session_state.pop("go_to_attention", False):
-    st.switch_page(attention_page)
+sections = {
+    "Tune": [bits_page, sensitivity_page, attention_page, examples_page, also_home],
+    "Experiments": [compare_page, landscape_page, finetune_page],
+    "Take away": [export_page, learn_page],
+}
+by_name = {shows.url_path: shows for section in sections.values() for shows in section} | {"bits": bits_page}
+page = st.navigation(sections)
+going.on(page)
 st.html(STYLE)
 selection.changed()  # a run of the whole page shows it everywhere
-with_jobs = (bits_page, sensitivity_page, compare_page, landscape_page, finetune_page, export_page, learn_page)
-sidebar({shows.url_path or "bits": shows for shows in with_jobs})  # the home page has no path
+sidebar(by_name)
 with st.sidebar:  # where the room it takes is not seen
     st.html(ONE_ENTRY, unsafe_allow_javascript=True)
     listening()
 page.run()
-marked_layer()
+with st.sidebar:
+    marked_layer()
+    going.follow(by_name)

@@ -13,7 +13,7 @@ def marked_layer() -> None:
     layer = selection.chosen()
     if layer is None:
         return
-    st.sidebar.button(
+    st.button(
         f"Layer {layer_label(layer)} is marked",
         icon=":material/close:",
         key="unmark-layer",

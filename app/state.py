@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import streamlit as st
 
 from app import history, selection
+from app.going import leaving
 from app.link import plan_from_text, plan_to_text
 from app.plain import plain
 from app.registries import workspaces
@@ -212,7 +213,9 @@ def step_forward(current: Tuning) -> None:
 
 def write_link(current: Tuning, **more: str) -> None:
     """Put model, data and plan into the address, where they differ from what is there, and what else
-    a page wants to find there again."""
+    a page wants to find there again; not of a page that is being left, where Back finds it as it was."""
+    if leaving():
+        return
     asked = source()
     text = plan_to_text(current.plan)
     wanted = {"plan": text}

@@ -23,6 +23,7 @@ from app.figures import (
     kl_heatmap,
     layer_label,
 )
+from app.going import go_to
 from app.history import leads
 from app.inspections import Example, Look
 from app.items import item_of
@@ -97,13 +98,13 @@ def look_at_row(workspace: Workspace, row: int) -> None:
     chosen = _chosen(workspace)
     chosen.row, chosen.start = row, 0
     st.session_state["attention-from"] = FROM_DATA
-    st.session_state["go_to_attention"] = True
+    go_to("attention")
 
 
 def look_at_typed() -> None:
     """Go to this page, to the text typed last."""
     st.session_state["attention-from"] = TYPED
-    st.session_state["go_to_attention"] = True
+    go_to("attention")
 
 
 def _chosen(workspace: Workspace) -> Chosen:

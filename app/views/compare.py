@@ -27,6 +27,7 @@ from app.figures import (
     row_key,
     setting_marks,
 )
+from app.going import go_to
 from app.jobs import Job
 from app.jobwords import fmt_seconds, sensitivity_first, start_words, under_way
 from app.kept import show_kept
@@ -134,12 +135,11 @@ def _experiment(
 
     @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
-        if running and job and not job.active:
-            st.rerun()
         with st.container(key="compare-status"):  # there even when empty: what is below must not jump
             _status(workspace, job, wanted)
         _results(workspace, settings, job)
-        if selection.changed():
+        # last: a run that is left half-way forgets the button that was pressed
+        if selection.changed() or (running and job and not job.active):
             st.rerun()
 
     draw()
@@ -397,7 +397,7 @@ def _chosen_line(
         key=f"tune-{experiment}", help="Puts it on the page Bits",
     ) and plan is not None:  # fmt: skip
         state.change(state.tuning(workspace), plan)
-        st.session_state["go_to_bits"] = True
+        go_to("bits")
         st.rerun()
     save.download_button(
         "Table as CSV", rows_csv(rows) if rows else "", f"{experiment}.csv", "text/csv",

@@ -166,9 +166,9 @@ def _model(workspace: Workspace, plan: Plan) -> None:
 
     @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
-        if running and job and not job.active:
-            st.rerun()
         _status(workspace, layout, folder, job)
+        if running and job and not job.active:  # last: a run left half-way forgets the button pressed
+            st.rerun()
 
     draw()
 

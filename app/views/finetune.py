@@ -22,6 +22,7 @@ from app.figures import (
     fmt_signed_points,
     loss_curve,
 )
+from app.going import go_to
 from app.jobs import Job
 from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
@@ -67,12 +68,12 @@ def page() -> None:
 
     @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
-        if running and job and not job.active:
-            st.rerun()
         shown = folder if job is None else Path(job.option("--save"))
         with st.container(key="finetune-status"):  # there even when empty: what is below must not jump
             _status(job, shown, wanted)
         _results(workspace, settings, job, shown)
+        if running and job and not job.active:  # last: a run left half-way forgets the button pressed
+            st.rerun()
 
     draw()
 
@@ -384,6 +385,6 @@ def _work_with(source: Source, plan: Plan | None, note: str) -> None:
         disabled=not Path(source.model).is_dir(),
     ):  # fmt: skip
         state.work_with(source, plan)
-        st.session_state["go_to_bits"] = True
+        go_to("bits")
         st.rerun()
     said.caption(note)

@@ -66,11 +66,11 @@ def page() -> None:
 
     @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
-        if running and job and not job.active:
-            st.rerun()
         with st.container():  # there even when empty: a chart that changes its place is built anew
             _status(job, arguments)
         _figures(job)
+        if running and job and not job.active:  # last: a run left half-way forgets the button pressed
+            st.rerun()
 
     draw()
 

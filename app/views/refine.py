@@ -43,14 +43,14 @@ def refine_panel(workspace: Workspace, current: state.Tuning) -> None:
 
     @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
-        if running and job and not job.active:
-            st.rerun()
         if job and job.active:
             _under_way(job, current)
         else:
             _controls(workspace, current)
         if job and not job.active:
             _ended(workspace, current, job)
+        if running and job and not job.active:  # last: a run left half-way forgets the button pressed
+            st.rerun()
 
     with st.container(key="refine"):
         draw()

@@ -20,6 +20,7 @@ from app.figures import (
     layer_label,
     omega_bars,
 )
+from app.going import go_to
 from app.jobs import Job
 from app.jobwords import fmt_seconds, share_done, start_words, time_left
 from app.kept import show_kept
@@ -62,13 +63,12 @@ def page() -> None:
 
     @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
-        if any(not j.active for j in running):
-            st.rerun()
         with st.container():  # there even when empty: a chart that changes its place is built anew
             if job is not None:
                 _status(job)
         _results(workspace, job, data, fraction)
-        if selection.changed():
+        # last: a run that is left half-way forgets the button that was pressed
+        if selection.changed() or any(not j.active for j in running):
             st.rerun()
 
     draw()
@@ -294,7 +294,7 @@ def _proposal(
             current = state.tuning(workspace)
             state.change(current, plan)
             current.allocated.add(plan.digest)
-            st.session_state["go_to_bits"] = True
+            go_to("bits")
             st.rerun()
     with table:
         runs = f"{sensitivity.runs} complete run{'s' if sensitivity.runs > 1 else ''}"
