@@ -13,7 +13,13 @@ import streamlit as st
 
 HERE, WAY = "page shown", "way to another page"
 LINK = "going"
-FOLLOW = f"<script>document.querySelector('.st-key-{LINK} a').click()</script>"
+# Streamlit may have yet to fetch what draws a link
+FOLLOW = f"""<script>
+(function follow(tries) {{
+  const link = document.querySelector('.st-key-{LINK} a');
+  if (link) link.click(); else if (tries) setTimeout(follow, 20, tries - 1);
+}})(1000);
+</script>"""
 
 
 def on(page: st.Page) -> None:

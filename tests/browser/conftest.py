@@ -14,7 +14,7 @@ from tests.server import ROOT, app_server
 
 # the last one: surfaces are drawn by WebGL, in software here
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-unsafe-swiftshader"]
-PATIENCE = 240_000  # ms: the tests are about what appears, not about how fast
+PATIENCE = 120_000  # ms: the tests are about what appears, not about how fast
 PAGES = {  # path -> title
     "": "Bits",
     "sensitivity": "Sensitivity",
