@@ -59,7 +59,8 @@ def budget_panel(workspace: Workspace, current: state.Tuning) -> None:
         help="The bits of least predicted harm at this size; locked layers and the embedding tables stay",
         on_click=allocate, args=(budget,),
     )  # fmt: skip
-    _said(workspace, current, objective, found, frontier, problem)
+    with st.container():  # what is below keeps its place: an open list there would close
+        _said(workspace, current, objective, found, frontier, problem)
 
 
 def _harm(workspace: Workspace, current: state.Tuning, objective: Objective) -> Harm | None:

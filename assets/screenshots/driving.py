@@ -7,14 +7,15 @@ import time
 
 from playwright.sync_api import Browser, Page
 
-SIZE = {"width": 1280, "height": 800}
+SIZE = (1280, 800)
 PATIENCE = 900_000  # ms: for a job on a machine that does other things too
 QUIET = 2.0  # seconds without a running job after which all are taken to be done
 
 
-def new_page(chromium: Browser, scheme: str) -> Page:
+def new_page(chromium: Browser, scheme: str, size: tuple[int, int] = SIZE) -> Page:
     """A browser of its own, in one theme; its cache serves all pages that follow."""
-    page = chromium.new_context(viewport=SIZE, color_scheme=scheme).new_page()
+    viewport = {"width": size[0], "height": size[1]}
+    page = chromium.new_context(viewport=viewport, color_scheme=scheme).new_page()
     page.set_default_timeout(PATIENCE)
     return page
 
@@ -60,7 +61,7 @@ def fill(page: Page, label: str, value: str) -> None:
 
 def still(page: Page) -> bytes:
     """The page as PNG, once nothing in it moves: charts grow in, and a busy machine draws late."""
-    page.mouse.move(SIZE["width"] / 2, 4)
+    page.mouse.move(page.viewport_size["width"] / 2, 4)
     before, now = b"", page.screenshot()
     while before != now:
         page.wait_for_timeout(2500)

@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from assets.screenshots import tour
-from assets.screenshots.driving import fill, finished, go, measured, new_page, settled, still
+from assets.screenshots.driving import SIZE, fill, finished, go, measured, new_page, settled, still
 from benchmarks.app_server import browser, running_app
 
 FOLDER = Path(__file__).resolve().parent
@@ -56,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m assets.screenshots.make", description=__doc__)
     parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(ALL)}; all when none")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where they go")
+    parser.add_argument("--size", type=int, nargs=2, default=SIZE, metavar=("WIDTH", "HEIGHT"), help="of the window")
     parser.add_argument("--runs", type=int, default=5, help="of the sensitivity analysis")
     parser.add_argument("--home", type=Path, help="$QBERT_HOME with finished work of an earlier time")
     parser.add_argument("--plan", help="a plan as links hold it: with it, only take what --home has finished")
@@ -71,7 +72,7 @@ def main() -> None:
         plan = options.plan or prepare(chromium, server.address, jobs, options.runs)
         print(f"plan {plan}", flush=True)
         for scheme in ("light", "dark"):
-            page = new_page(chromium, scheme)
+            page = new_page(chromium, scheme, options.size)
             for name in wanted:
                 target = options.folder / f"{name}-{scheme}.webp"
                 save(taken(page, server.address, SHOTS[name], plan), target)

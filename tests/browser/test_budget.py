@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from app.link import plan_from_text
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.quantization import Plan, SitePlan, plan_size, preset_named, sites_of
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Visit, rest
 
 CONFIG = load_checkpoint("demo").config
 START = preset_named(CONFIG, "sst2", "qbert-4")
@@ -34,6 +34,16 @@ def smallest_but(layer: int) -> Plan:
         if ".layer." in name and f".layer.{layer}." not in name
     }
     return START.with_sites(changes)
+
+
+def test_a_list_that_is_open_stays_open_while_numbers_and_budget_arrive(visit) -> None:
+    seen = visit()  # the first of this server: nothing is measured yet
+    seen.page.get_by_role("button", name="Set all layers").click()
+    expect(seen.page.get_by_text("Looking at the weights")).to_be_visible()
+    expect(seen.page.get_by_text(re.compile("^Predicted harm .* By "))).to_be_visible()
+    seen.state()
+    rest(seen.page)
+    expect(seen.page.get_by_role("slider", name="Bits")).to_be_visible()
 
 
 @pytest.fixture
