@@ -438,7 +438,8 @@ class TestCompare:
         compare.at.session_state["compare-chosen-groups"] = row_key(row)
         at = compare.run()
         assert f"Chosen: `{row['name']}`" in words(at)
-        at = press(compare, "Tune this plan")
+        press(compare, "Tune this plan")
+        at = compare.follow()
         assert [title.value for title in at.title] == ["Bits"]
         assert compare.plan(workspace).digest == row["plan_digest"]
 
@@ -662,7 +663,7 @@ class TestFinetune:
             lambda at: any(b.label == "Work with the finetuned model" for b in at.main.button), "the end"
         )
         press(page, "Work with the finetuned model")
-        page.at._page_hash = ""  # the test's browser follows to the first page
+        page.follow()
         page.settled()
         assert page.at.query_params["model"] == str(made)
         assert page.plan(workspace).digest == document["plan_digest"] != workspace.start.digest

@@ -513,7 +513,7 @@ def test_from_a_flip_to_its_attention(sources: dict[str, Source], evaluations: d
     group.set_value(change_of(wanted))
     seen.run()
     press(seen, "See its attention")
-    seen.turn_to("attention")  # AppTest does not follow by itself; the browser's test does
+    seen.follow()
     assert seen.at.query_params["row"] == str(wanted.index)
 
 

@@ -127,7 +127,7 @@ def test_a_real_training_is_shown_and_can_be_worked_with(
     assert page.card("Trained for") == "3 epochs"
     assert "n = 60" in page.page_html()
     press(page, "Work with the finetuned model")
-    page.at._page_hash = ""  # the test's browser follows to the first page
+    page.follow()
     page.settled()
     assert page.at.query_params["model"] == str(folder)
     assert load_checkpoint(folder).fingerprint == document["fingerprint"] != workspace.checkpoint.fingerprint

@@ -113,6 +113,10 @@ class Visit:
         self.at._page_hash = next(key for key, page in pages.items() if page.get("url_pathname") == path)
         return self.run()
 
+    def follow(self) -> AppTest:
+        """Go where the page leads to, as the browser does."""
+        return self.turn_to(self.at.sidebar.get("page_link")[-1].proto.page)
+
     def plan(self, workspace: Workspace) -> Plan:
         """The plan in the address."""
         return plan_from_text(str(self.at.query_params["plan"]), sites_of(workspace.checkpoint.config))
