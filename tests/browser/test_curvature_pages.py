@@ -176,8 +176,7 @@ def test_cancel_keeps_the_points_so_far_and_a_turned_surface_stays_turned(visit)
     assert plot(page, "landscape-surface", camera) == pytest.approx(turned, abs=1e-6)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 1600])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1600), ("dark", 1280)])
 def test_nothing_is_cut_off_in_the_landscape(visit, own, scheme, width):
     page = visit(own.link("/landscape"), scheme, width).page
     expect(button(page, "Start")).to_be_visible()  # not while another test's landscape is under way
