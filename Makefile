@@ -17,7 +17,7 @@ run: $(VENV)/run.stamp ## start the app and print its address
 	$(PY) -m app $(if $(PORT),--server.port $(PORT))
 
 test: $(VENV)/dev.stamp lint ## lint, then all tests, in the browser too
-	QBERT_CHROMIUM="$$($(PY) -m tests.chromium)" $(PY) -m pytest
+	QBERT_CHROMIUM="$$($(PY) -m tests.chromium)" $(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/dev.stamp ## ruff, mypy and the rule which room may import which
 	$(PY) -m ruff check

@@ -40,6 +40,7 @@ class Tuning:
     allocated: set[str] = field(default_factory=set)  # digests of plans a ranking made
     locked: frozenset[int] = frozenset()  # layers that nothing but the table's own cells changes
     seen: int = 0  # number of the last edit taken from the table
+    refused: list[str] = field(default_factory=list)  # what is wrong with edits, to be said
     version: int = 0  # changes when something else than a cell of the table changed the plan
     # a run of the page that was asked to stop may still be in its callback when the next one is in its own
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)

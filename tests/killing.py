@@ -59,6 +59,10 @@ class Kills:
     unsound: int = 0  # kills after which SQLite's integrity_check found something
     unequal: int = 0  # rounds that did not end in the undisturbed result
 
+    def enough(self, moments: int) -> bool:
+        """Whether there were so many, one of them after something was finished."""
+        return len(self.moments) >= moments and any(self.units)
+
 
 def run(command: list[str], home: Path, out: Path, log: int | None, told: int | None) -> int:
     """In a fork: the command; what it finishes goes to `log`, the start of each write to `told`."""
@@ -149,7 +153,8 @@ def whole(command: list[str], folder: Path) -> tuple[Any, float, float]:
 
 
 def kill_often(command: list[str], moments: int, seed: int, folder: Path) -> Kills:
-    """Kill the command `moments` times; every store is carried on until it has the whole result.
+    """Kill the command `moments` times, more often where no kill came after a finished unit; every store is carried
+    on until it has the whole result.
 
     Every second kill is aimed at the write of a unit: one comes at any moment of a short part of the run,
     one within some milliseconds of the beginning of a write.
@@ -158,14 +163,14 @@ def kill_often(command: list[str], moments: int, seed: int, folder: Path) -> Kil
     expected, full, least = whole(command, folder)
     span = least + max(0.3, (full - least) / 5)
     kills = Kills()
-    while len(kills.moments) < moments:
+    while not kills.enough(moments):
         home, out, log = (folder / f"{kills.rounds}{ending}" for ending in ("", ".json", ".log"))
         code, units, patience = None, 0, span
         while code is None:
             child, told = start(command, home, out, log)
             began = time.monotonic()
             aimed = len(kills.moments) % 2 == 1
-            if len(kills.moments) >= moments:
+            if kills.enough(moments):
                 code = ended(child, 600)
             elif aimed:
                 for _ in range(random_.randint(1, 3)):

@@ -60,6 +60,7 @@ def page() -> None:
         return
     current = state.tuning(workspace)
     _take(sent_edits(), workspace, current)  # what a run that was stopped in its callback has left
+    _say_refused(current)
     live().want(state.session(), workspace, current.plan)  # first: it is measured while the tables are drawn
     left, right = st.columns([37, 63], gap="medium")
     state.write_link(current, **drawers_for_link(workspace, current))
@@ -129,16 +130,22 @@ def _omegas(sensitivity: dict[str, Any] | None) -> dict[int, float]:
 
 def _take(sent: object, workspace: Workspace, current: state.Tuning) -> None:
     """Do what a person did in the tables, one thing after the other, on the plan as it is by now."""
-    token, wrong = _token(workspace), []
+    token = _token(workspace)
     with current.lock:
         for edit in new_edits(sent, token, current.seen):
             try:
                 _do(edit, workspace, current)
             except InputError as error:
-                wrong.append(plain(str(error)))
+                current.refused.append(str(error))
             current.seen = edit.number
-    for message in wrong:  # in the end: a run that was asked to stop does so here
-        st.toast(message, icon=":material/error:")
+
+
+def _say_refused(current: state.Tuning) -> None:
+    """Say what is wrong with edits that were refused; a run that is stopped here leaves it to the next."""
+    with current.lock:
+        while current.refused:
+            st.toast(plain(current.refused[0]), icon=":material/error:")
+            del current.refused[0]
 
 
 def _token(workspace: Workspace) -> str:

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import state
 from app.plantable import Edit, new_edits
 from app.plantable.edits import MOST
+from app.views import bits
+from app.workspace import Workspace
 
 TOKEN = "session model"
 JSON = st.recursive(
@@ -84,3 +87,27 @@ def test_any_message_is_survived(sent: Any, seen: int) -> None:
 
 def test_a_message_without_end_is_cut_off() -> None:
     assert len(new_edits(message([item(n) for n in range(1, 3 * MOST)]), TOKEN, 0)) == MOST
+
+
+def test_what_is_wrong_with_an_edit_is_said_by_the_next_run_when_one_is_stopped(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = state.Tuning("w", workspace.start, refused=["one", "two"])
+    said: list[str] = []
+
+    class Stopped(BaseException):
+        pass
+
+    def toast(text: str, icon: str) -> None:
+        if said == ["one"] and stops:
+            stops.pop()
+            raise Stopped
+        said.append(text)
+
+    stops = [1]
+    monkeypatch.setattr(bits.st, "toast", toast)
+    with pytest.raises(Stopped):
+        bits._say_refused(current)
+    bits._say_refused(current)
+    assert said == ["one", "two"]
+    assert current.refused == []
