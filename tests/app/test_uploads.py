@@ -163,8 +163,9 @@ def test_nobody_sees_another_sessions_uploads(mine: Uploads, unlimited: list[Pat
     for way in ways:
         message = said(other.path_of, way)
         assert message.endswith("not among this session's uploads; give upload:NAME")
-    absent = str(home() / new_key() / "a.csv")
-    assert said(other.path_of, absent).replace(absent, "") == said(other.path_of, path).replace(path, "")
+    nobody = new_key()
+    absent = str(home() / nobody / "a.csv")
+    assert said(other.path_of, absent).replace(nobody, "") == said(other.path_of, path).replace(mine.key, "")
     assert mine.path_of(path) == path
     assert other.path_of("demo") == "demo"
     assert other.path_of("/elsewhere/a.csv") == "/elsewhere/a.csv"
