@@ -19,7 +19,7 @@ def warm() -> None:
 
     opening = workspaces().open(Source(), timeout=120)
     if opening.workspace:
-        live().want("server start", opening.workspace, opening.workspace.start)
+        live().want(None, opening.workspace, opening.workspace.start)
 
 
 def ask_nobody() -> None:

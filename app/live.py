@@ -32,7 +32,7 @@ class Live:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         # a session that ended leaves its wish behind: it must not keep the model
-        self._wishes: OrderedDict[str, tuple[Key, ref[Workspace], Plan]] = OrderedDict()
+        self._wishes: OrderedDict[str | None, tuple[Key, ref[Workspace], Plan]] = OrderedDict()
         self._beside: OrderedDict[str, tuple[ref[Workspace], tuple[Plan, ...]]] = OrderedDict()
         self._results: OrderedDict[Key, Evaluation] = OrderedDict()
         self._errors: dict[Key, str] = {}
@@ -50,8 +50,9 @@ class Live:
             self._changed.notify_all()
         self._thread.join(patience)
 
-    def want(self, session: str, workspace: Workspace, plan: Plan) -> None:
-        """Say what `session` looks at now. A plan that failed is tried again when it is chosen again."""
+    def want(self, session: str | None, workspace: Workspace, plan: Plan) -> None:
+        """Say what `session` looks at now. A plan that failed is tried again when it is chosen again. None: nobody
+        looks yet, so the presets beside it are not measured."""
         key = (workspace.key, plan.digest)
         with self._changed:
             before = self._wishes.get(session)
@@ -119,7 +120,8 @@ class Live:
 
     def _next_other(self) -> tuple[Key, Workspace, Plan] | None:
         compared = ((there(), plans) for there, plans in self._beside.values())
-        presets = ((workspace, workspace.presets) for _, workspace, _ in self._open_wishes())
+        looked_at = [wish[1]() for session, wish in self._wishes.items() if session is not None]
+        presets = ((workspace, workspace.presets) for workspace in looked_at if workspace)
         for workspace, plans in (*compared, *presets):
             if workspace is None:  # its session ended
                 continue

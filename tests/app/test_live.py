@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -184,6 +185,20 @@ def test_presets_are_measured_when_nobody_waits(workspace: Workspace) -> None:
     held, evaluator = watched(workspace, presets=True)
     (plan,) = own_plans(workspace, 1)
     live = Live()
+    live.want("me", held, plan)
+    for preset in workspace.presets:
+        measured(live, held, preset)
+    assert evaluator.begun == [plan.digest, *(preset.digest for preset in workspace.presets)]
+
+
+def test_before_anybody_looks_only_the_plan_itself_is_measured(workspace: Workspace) -> None:
+    held, evaluator = watched(workspace, presets=True)
+    (plan,) = own_plans(workspace, 1)
+    live = Live()
+    live.want(None, held, plan)
+    measured(live, held, plan)
+    time.sleep(0.1)
+    assert evaluator.begun == [plan.digest]
     live.want("me", held, plan)
     for preset in workspace.presets:
         measured(live, held, preset)

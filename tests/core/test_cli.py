@@ -390,24 +390,21 @@ def test_a_broken_plan_file_is_one_line_that_names_it(capsys, model, data, tmp_p
     assert str(path) in line
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--groups", "0"], "groups 0; expected a whole number from 1"),
-        (["--embedding-bits", "9"], "bits 9; expected 1..8, or 32"),
-        (["--high", "-1"], "high is -1; expected 0 to 3"),
-        (["--bits", "2,4,8"], "expected two different widths"),
-        (["--bits", "4,33"], "expected two different widths"),
-        (["--sensitivity", "/nowhere.json"], "/nowhere.json: no such file"),
-        (["--sensitivity", "/"], "/: cannot be read: Is a directory"),
-    ],
-)
-def test_allocation_out_of_range_is_one_line(capsys, model, data, tmp_path, options, says):
+def test_allocation_out_of_range_is_one_line(capsys, model, data, tmp_path):
     found = str(tmp_path / "s.json")
     assert main(["sensitivity", model, "--task", "sst2", "--train", data, "--runs", "1", "--out", found]) == 0
     capsys.readouterr()
-    line = fails(capsys, "allocate", model, "--sensitivity", found, "--bits", "2,4", "--high", "1", *options)
-    assert says in line
+    for option, value, says in (
+        ("--groups", "0", "groups 0; expected a whole number from 1"),
+        ("--embedding-bits", "9", "bits 9; expected 1..8, or 32"),
+        ("--high", "-1", "high is -1; expected 0 to 3"),
+        ("--bits", "2,4,8", "expected two different widths"),
+        ("--bits", "4,33", "expected two different widths"),
+        ("--sensitivity", "/nowhere.json", "/nowhere.json: no such file"),
+        ("--sensitivity", "/", "/: cannot be read: Is a directory"),
+    ):
+        asked = ("--sensitivity", found, "--bits", "2,4", "--high", "1", option, value)
+        assert says in fails(capsys, "allocate", model, *asked)
 
 
 def test_a_failed_command_leaves_the_old_result_as_it_was(capsys, model, data, tmp_path):
