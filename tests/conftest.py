@@ -10,6 +10,9 @@ from typing import Any
 
 # Before anything imports the hub's client: a test that asks for the network fails at once, here and in CI.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Two workers whose threads each wait for work on every core take as long as one worker for all.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
