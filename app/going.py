@@ -8,6 +8,7 @@ before, and the answer to that clears the window for good.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NoReturn
 
 import streamlit as st
 
@@ -29,9 +30,10 @@ def on(page: st.Page) -> None:
         del st.session_state[WAY]
 
 
-def go_to(name: str) -> None:
-    """Have the next run lead from the page that is shown to the one of this name."""
+def go_to(name: str) -> NoReturn:
+    """End this run, and have the next one lead from the page that is shown to the one of this name."""
     st.session_state[WAY] = (st.session_state[HERE], name)
+    st.rerun()
 
 
 def leaving() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn
 
 import streamlit as st
 from plotly.graph_objects import Figure
@@ -93,7 +94,7 @@ def page() -> None:
     _methods(workspace)
 
 
-def look_at_row(workspace: Workspace, row: int) -> None:
+def look_at_row(workspace: Workspace, row: int) -> NoReturn:
     """Go to this page, to a row of the data."""
     chosen = _chosen(workspace)
     chosen.row, chosen.start = row, 0
@@ -101,7 +102,7 @@ def look_at_row(workspace: Workspace, row: int) -> None:
     go_to("attention")
 
 
-def look_at_typed() -> None:
+def look_at_typed() -> NoReturn:
     """Go to this page, to the text typed last."""
     st.session_state["attention-from"] = TYPED
     go_to("attention")

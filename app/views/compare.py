@@ -398,7 +398,6 @@ def _chosen_line(
     ) and plan is not None:  # fmt: skip
         state.change(state.tuning(workspace), plan)
         go_to("bits")
-        st.rerun()
     save.download_button(
         "Table as CSV", rows_csv(rows) if rows else "", f"{experiment}.csv", "text/csv",
         icon=":material/download:", disabled=not rows, width="stretch", key=f"csv-{experiment}", on_click="ignore",

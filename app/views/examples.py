@@ -234,7 +234,6 @@ def _detail(workspace: Workspace, plan: Plan, flip: Flip) -> None:
     with st.container(horizontal=True, gap="small"):
         if st.button("See its attention", icon=":material/visibility:", key="flip-attention"):
             look_at_row(workspace, flip.index)
-            st.rerun()
         st.button(
             "Change its words", icon=":material/edit:", key="flip-edit", on_click=edit,
             help=f"A copy of it in {TABS[2]}: what would both models say to other words?",
@@ -349,4 +348,3 @@ def _typed_answer(
             _answers(workspace, item_of(workspace, example), inspected(look.inspection), "typed")
             if st.button("See its attention", icon=":material/visibility:", key="typed-attention"):
                 look_at_typed()
-                st.rerun()

@@ -386,5 +386,4 @@ def _work_with(source: Source, plan: Plan | None, note: str) -> None:
     ):  # fmt: skip
         state.work_with(source, plan)
         go_to("bits")
-        st.rerun()
     said.caption(note)

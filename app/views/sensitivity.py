@@ -295,7 +295,6 @@ def _proposal(
             state.change(current, plan)
             current.allocated.add(plan.digest)
             go_to("bits")
-            st.rerun()
     with table:
         runs = f"{sensitivity.runs} complete run{'s' if sensitivity.runs > 1 else ''}"
         st.markdown(f"## Ranking, from {runs}")

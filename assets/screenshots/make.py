@@ -79,7 +79,7 @@ def main() -> None:
                 print(f"{target}: {target.stat().st_size:,} bytes", flush=True)
             page.context.close()
         if TOUR in asked:
-            page = new_page(chromium, "light")
+            page = new_page(chromium, "light", options.size)
             target = options.folder / f"{TOUR}.webp"
             go(page, server.address)
             frames = tour.edit(page)
