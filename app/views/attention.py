@@ -32,6 +32,7 @@ from app.kept import last_kept, show_kept
 from app.looking import look_at
 from app.measured import measured, state_line
 from app.plain import plain
+from app.polling import draw_until
 from app.registries import inspections, live
 from app.views.answers import answers_html, inspected
 from app.views.typed import typed_form
@@ -352,9 +353,10 @@ def _methods(workspace: Workspace) -> None:
     )  # fmt: skip
     pair = [plan for plan in workspace.presets if plan.name in (f"qbert-{bits}", f"directq-{bits}")]
     pair.sort(key=lambda plan: plan.name, reverse=True)
-    waiting = not all(live().settled(workspace, plan) for plan in pair)
 
-    @st.fragment(run_every=POLL_PRESETS if waiting else None)
+    def settled() -> bool:
+        return all(live().settled(workspace, plan) for plan in pair)
+
     def draw() -> None:
         results = [live().result(workspace, plan) for plan in pair]
         lines = [LayerKL(plan.name, _means(result)) for plan, result in zip(pair, results, strict=True)]
@@ -368,9 +370,7 @@ def _methods(workspace: Workspace) -> None:
         errors = [error for plan in pair if (error := live().error(workspace, plan))]
         for error in errors:
             st.error(plain(error), icon=":material/error:")
-        if waiting and all(live().settled(workspace, plan) for plan in pair):
-            st.rerun()
-        elif waiting:
+        if not settled():
             st.caption("Measuring: presets have their turn when no plan of yours waits …")
         elif all(line.kl for line in lines):
             many = WORDS[workspace.task.name].many
@@ -378,7 +378,7 @@ def _methods(workspace: Workspace) -> None:
                 f"Mean over the heads of a layer and over {fmt_count(len(workspace.examples))} {many}."
             )
 
-    draw()
+    draw_until(settled, draw, POLL_PRESETS)
 
 
 def _means(result: Evaluation | None) -> list[float]:

@@ -28,6 +28,7 @@ from app.kept import drawn, outlined
 from app.measured import Measured, measured, measured_words
 from app.plain import plain
 from app.plantable import Edit, new_edits, plan_table, sent_edits
+from app.polling import draw_until
 from app.registries import live
 from app.sessionjobs import own_jobs
 from app.sweeps import finished_sensitivity
@@ -220,7 +221,6 @@ def _live(workspace: Workspace, current: state.Tuning) -> None:
     plan = current.plan
     live().wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
     running = not live().settled(workspace, plan)
-    presets_running = not _presets_settled(workspace)
     last, looked = not running, False
 
     @st.fragment(run_every=POLL if running else None)
@@ -237,18 +237,12 @@ def _live(workspace: Workspace, current: state.Tuning) -> None:
         if selection.changed():
             st.rerun()
 
-    @st.fragment(run_every=POLL_PRESETS if presets_running else None)
-    def others() -> None:
-        _scatter(workspace, current)
-        if presets_running and _presets_settled(workspace):
-            st.rerun()
-
     numbers()
-    others()
-
-
-def _presets_settled(workspace: Workspace) -> bool:
-    return all(live().settled(workspace, preset) for preset in workspace.presets)
+    draw_until(
+        lambda: all(live().settled(workspace, preset) for preset in workspace.presets),
+        lambda: _scatter(workspace, current),
+        POLL_PRESETS,
+    )
 
 
 def _numbers(workspace: Workspace, plan: Plan, *, again: bool) -> None:

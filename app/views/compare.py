@@ -32,6 +32,7 @@ from app.jobs import Job
 from app.jobwords import fmt_seconds, sensitivity_first, start_words, under_way
 from app.kept import show_kept
 from app.plain import plain
+from app.polling import draw_until
 from app.registries import jobs
 from app.reported import GROUPS, METHODS, METRICS, TEXTS, ReportedRow
 from app.sessionjobs import cancel_job, own_jobs, start_job
@@ -131,18 +132,13 @@ def _experiment(
 ) -> None:
     st.caption(SAID[experiment])
     settings, wanted, job = _controls(workspace, experiment, train, limit, training)
-    running = job is not None and job.active
 
-    @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
         with st.container(key="compare-status"):  # there even when empty: what is below must not jump
             _status(workspace, job, wanted)
         _results(workspace, settings, job)
-        # last: a run that is left half-way forgets the button that was pressed
-        if selection.changed() or (running and job and not job.active):
-            st.rerun()
 
-    draw()
+    draw_until(lambda: not (job and job.active), draw, POLL)
 
 
 def _controls(

@@ -18,6 +18,7 @@ from app.kinds import EMPTY, MOST, Kind, kind_columns, right_by_kind
 from app.looking import look_at
 from app.measured import Measured, measured, measured_words
 from app.plain import plain
+from app.polling import draw_until
 from app.registries import live
 from app.tables import show_table
 from app.views.answers import Both, answers_html, inspected
@@ -66,19 +67,18 @@ def _numbers(workspace: Workspace, plan: Plan) -> None:
     """The cards. What is below them is drawn with the first numbers and with the last, not in between: a
     table somebody reads must not change under their eyes."""
     live().wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
-    running = not live().settled(workspace, plan)
     known = live().result(workspace, plan) is not None
 
-    @st.fragment(run_every=POLL if running else None)
+    def enough() -> bool:
+        return live().settled(workspace, plan) or (not known and not measured(workspace, plan).outdated)
+
     def draw() -> None:
         now = measured(workspace, plan)
         if now.error:
             st.error(plain(now.error), icon=":material/error:")
         st.html(_cards(workspace, now))
-        if running and (live().settled(workspace, plan) or (not known and not now.outdated)):
-            st.rerun()
 
-    draw()
+    draw_until(enough, draw, POLL)
 
 
 def _cards(workspace: Workspace, now: Measured) -> str:
@@ -227,6 +227,7 @@ def _detail(workspace: Workspace, plan: Plan, flip: Flip) -> None:
         _answers(workspace, item, both, "flipped")
         if look and look.error:
             st.error(plain(look.error), icon=":material/error:")
+
     def edit() -> None:
         type_in(workspace, "examples", item.texts)
         st.session_state["examples-tab"] = TABS[2]

@@ -24,6 +24,7 @@ from app.figures import fmt_mb, fmt_ratio
 from app.jobs import Job
 from app.jobwords import share_done, start_words
 from app.planfiles import write_plan
+from app.polling import draw_until
 from app.registries import jobs, live
 from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.sweeps import finished_sensitivity
@@ -162,15 +163,7 @@ def _model(workspace: Workspace, plan: Plan) -> None:
         "comes on top. Read back and compared, weight for weight, before it is called done."
     )
     folder = export_folder(workspace, plan, layout)
-    running = job is not None and job.active
-
-    @st.fragment(run_every=POLL if running else None)
-    def draw() -> None:
-        _status(workspace, layout, folder, job)
-        if running and job and not job.active:  # last: a run left half-way forgets the button pressed
-            st.rerun()
-
-    draw()
+    draw_until(lambda: not (job and job.active), lambda: _status(workspace, layout, folder, job), POLL)
 
 
 def _start(workspace: Workspace, plan: Plan, wanted: list[str]) -> None:
@@ -223,12 +216,8 @@ def _status(workspace: Workspace, layout: Layout, folder: Path, job: Job | None)
 
 def _report(workspace: Workspace, plan: Plan) -> None:
     st.markdown("## The report")
-    waiting = not live().settled(workspace, plan)
 
-    @st.fragment(run_every=POLL if waiting else None)
     def draw() -> None:
-        if waiting and live().settled(workspace, plan):
-            st.rerun()
         result = live().result(workspace, plan)
         ready = result is not None and result.complete
         st.download_button(
@@ -250,7 +239,7 @@ def _report(workspace: Workspace, plan: Plan) -> None:
                 "one file that asks nobody for anything. Figures: the camera over each saves an SVG."
             )
 
-    draw()
+    draw_until(lambda: live().settled(workspace, plan), draw, POLL)
 
 
 def report_text(workspace: Workspace, plan: Plan, result: Evaluation) -> str:

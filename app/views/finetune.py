@@ -28,6 +28,7 @@ from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.planfiles import write_plan
+from app.polling import draw_until
 from app.registries import jobs
 from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.trainingdata import check_training_data, training_data_input
@@ -64,18 +65,14 @@ def page() -> None:
     wanted = arguments(workspace, settings, folder)
     job = _shown(wanted, folder)
     _start_or_cancel(workspace, settings, folder, wanted, job)
-    running = job is not None and job.active
 
-    @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
         shown = folder if job is None else Path(job.option("--save"))
         with st.container(key="finetune-status"):  # there even when empty: what is below must not jump
             _status(job, shown, wanted)
         _results(workspace, settings, job, shown)
-        if running and job and not job.active:  # last: a run left half-way forgets the button pressed
-            st.rerun()
 
-    draw()
+    draw_until(lambda: not (job and job.active), draw, POLL)
 
 
 def _controls(workspace: Workspace) -> Settings:
@@ -363,7 +360,10 @@ def _outcome_full(task: Task, report: dict[str, Any], folder: Path) -> None:
         Card(
             "Trained for",
             trained,
-            (f"{fmt_count(report['train']['examples'])} {words.many}", f"in {fmt_seconds(report['seconds'])}"),
+            (
+                f"{fmt_count(report['train']['examples'])} {words.many}",
+                f"in {fmt_seconds(report['seconds'])}",
+            ),
         ),
     ]
     said = (

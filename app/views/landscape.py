@@ -25,6 +25,7 @@ from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.planfiles import plan_path, write_plan
+from app.polling import draw_until
 from app.registries import jobs
 from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.trainingdata import accepted, training_data_input
@@ -62,17 +63,13 @@ def page() -> None:
         "where a plan's bits move that layer. The other layers stay in full precision."
     )
     arguments, job = _controls(workspace)
-    running = job is not None and job.active
 
-    @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
         with st.container():  # there even when empty: a chart that changes its place is built anew
             _status(job, arguments)
         _figures(job)
-        if running and job and not job.active:  # last: a run left half-way forgets the button pressed
-            st.rerun()
 
-    draw()
+    draw_until(lambda: not (job and job.active), draw, POLL)
 
 
 def _controls(workspace: Workspace) -> tuple[list[str], Job | None]:

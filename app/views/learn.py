@@ -14,6 +14,7 @@ from app.lessons.handout import handout
 from app.lessons.questions import Truth
 from app.lessons.settings import Settings, settings_from
 from app.lessons.texts import LESSONS
+from app.polling import draw_until
 from app.views.steps import STEPS, Step
 from app.views.steps.base import Learn, Prediction
 from app.waiting import loaded_workspace
@@ -192,12 +193,4 @@ def _told(predicted: str, truth: Truth | None) -> str:
 
 def _show(step: Step) -> None:
     """Numbers and figures, looked at often while some are to come; what they answer is at the left."""
-    running = step.waiting
-
-    @st.fragment(run_every=POLL if running else None)
-    def draw() -> None:
-        step.show()
-        if running and not step.waiting:
-            st.rerun()
-
-    draw()
+    draw_until(lambda: not step.waiting, step.show, POLL)

@@ -12,6 +12,7 @@ from app.jobs import Job
 from app.jobwords import share_done, start_words, time_left
 from app.plain import plain
 from app.planfiles import write_plan, write_sensitivity
+from app.polling import draw_until
 from app.refinements import arguments, better, changes, starts_from, tries_csv, verdict
 from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.sweeps import finished_sensitivity
@@ -39,9 +40,7 @@ table.refined{width:100%;font-size:.85rem;border-collapse:collapse;font-variant-
 def refine_panel(workspace: Workspace, current: state.Tuning) -> None:
     """The button, how far it is, and the result; for the plan on screen, within its size."""
     job = _shown(workspace, current)
-    running = job is not None and job.active
 
-    @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
         if job and job.active:
             _under_way(job, current)
@@ -49,11 +48,9 @@ def refine_panel(workspace: Workspace, current: state.Tuning) -> None:
             _controls(workspace, current)
         if job and not job.active:
             _ended(workspace, current, job)
-        if running and job and not job.active:  # last: a run left half-way forgets the button pressed
-            st.rerun()
 
     with st.container(key="refine"):
-        draw()
+        draw_until(lambda: not (job and job.active), draw, POLL)
 
 
 def _shown(workspace: Workspace, current: state.Tuning) -> Job | None:

@@ -25,6 +25,7 @@ from app.jobs import Job
 from app.jobwords import fmt_seconds, share_done, start_words, time_left
 from app.kept import show_kept
 from app.plain import plain
+from app.polling import draw_until
 from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.table import by_layer as plan_by_layer
 from app.tables import marked_rows, show_table
@@ -61,17 +62,14 @@ def page() -> None:
     job = _newest(workspace)
     running = [j for j in (job, *density_jobs(workspace), *prediction_jobs(workspace)) if j and j.active]
 
-    @st.fragment(run_every=POLL if running else None)
     def draw() -> None:
         with st.container():  # there even when empty: a chart that changes its place is built anew
             if job is not None:
                 _status(job)
         _results(workspace, job, data, fraction)
-        # last: a run that is left half-way forgets the button that was pressed
-        if selection.changed() or any(not j.active for j in running):
-            st.rerun()
 
-    draw()
+    # when one of several has ended: its controls are the page's
+    draw_until(lambda: not running or any(not j.active for j in running), draw, POLL)
     state.write_link(state.tuning(workspace))
 
 

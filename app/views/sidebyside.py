@@ -16,6 +16,7 @@ from app.kept import show_kept
 from app.link import plan_from_text, plan_to_text
 from app.pairs import Results, changed_answers, metric_difference, numbers_table, site_bits, sites_that_differ
 from app.plain import plain
+from app.polling import draw_until
 from app.registries import live
 from app.tables import show_table
 from app.words import WORDS
@@ -48,16 +49,11 @@ def two_plans(workspace: Workspace, current: state.Tuning) -> None:
     plans = _plans(workspace, current, pair)
     chosen = _choose(workspace, current, pair, plans)
     live().beside(state.session(), workspace, chosen)
-    waiting = not all(live().settled(workspace, plan) for plan in chosen)
-
-    @st.fragment(run_every=POLL if waiting else None)
-    def draw() -> None:
-        _compare(workspace, chosen)
-        settled = all(live().settled(workspace, plan) for plan in chosen)
-        if selection.changed() or (waiting and settled):
-            st.rerun()
-
-    draw()
+    draw_until(
+        lambda: all(live().settled(workspace, plan) for plan in chosen),
+        lambda: _compare(workspace, chosen),
+        POLL,
+    )
 
 
 def linked_pair(workspace: Workspace) -> bool:

@@ -14,6 +14,7 @@ from app.drawer import drawer, left_open
 from app.figures import MISSING, RESIDUAL_LIMIT, ROW, colours_for, fmt_count, fmt_percent
 from app.kept import kept
 from app.plain import plain
+from app.polling import draw_until
 from app.registries import live, weights
 from app.sessionjobs import own_jobs
 from app.sitetable import GRANULARITIES, shown, site_frame
@@ -68,16 +69,8 @@ def _every_site(workspace: Workspace, plan: Plan) -> None:
             return answers()
         return {name: look for name, look in looks.items() if look}
 
-    waiting = len(answers(FIRST_LOOK)) < len(sites)
-
-    @st.fragment(run_every=POLL if waiting else None)
-    def draw() -> None:
-        there = answers()
-        _table(workspace, plan, there)
-        if selection.changed() or (waiting and len(there) == len(sites)):
-            st.rerun()
-
-    draw()
+    answers(FIRST_LOOK)
+    draw_until(lambda: len(answers()) == len(sites), lambda: _table(workspace, plan, answers()), POLL)
 
 
 def _question(site: Site, plan: Plan) -> WholeSite:
