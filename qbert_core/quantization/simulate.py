@@ -21,7 +21,7 @@ from qbert_core.quantization.integer import (
     InputCodes,
     IntegerLinear,
     integer_linear,
-    integer_products_available,
+    integer_products_pay,
     quantize_input,
 )
 from qbert_core.quantization.plan import Plan
@@ -73,9 +73,9 @@ class Quantizer:
     sites go when more than `capacity` bytes are held (by default three quantized models). Safe to
     use from several threads.
 
-    Where inputs are 8-bit too, linear layers run in whole numbers (see `integer`), unless this CPU
-    cannot or `integers` is False; then inputs are quantized and dequantized in fp32. The two differ by
-    fp32's rounding only.
+    Where inputs are 8-bit too, linear layers run in whole numbers (see `integer`) where that is the faster
+    way on this CPU, or as `integers` says; else inputs are quantized and dequantized in fp32. The two differ
+    by fp32's rounding only.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Quantizer:
         self._checkpoint = checkpoint
         self._ranges = ranges
         self._sites = sites_of(checkpoint.config)
-        self._integers = integer_products_available() if integers is None else integers
+        self._integers = integer_products_pay() if integers is None else integers
         self._capacity = capacity or 12 * sum(site.params for site in self._sites)
         self._kept: OrderedDict[tuple[bool, str, int, int, float], Tensor | IntegerLinear] = OrderedDict()
         self._bytes = 0

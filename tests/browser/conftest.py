@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 
 from app.figures import layer_label
 from qbert_core.quantization import Plan
-from tests.server import ROOT, app_server
+from tests.server import ROOT, Server, app_server
 
 # the last one: surfaces are drawn by WebGL, in software here
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-unsafe-swiftshader"]
@@ -42,12 +42,21 @@ def go_to(page: Page, path: str) -> None:
     rest(page)
 
 
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server, with a store of its own, for every test that can share one: each that is started loads
+    the demo and measures all its presets, half a minute of a core."""
+    with app_server(tmp_path_factory.mktemp("server")) as started:
+        yield started
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app's address, with a store of its own."""
-    with app_server(tmp_path_factory.mktemp("server")) as running:
-        yield running.address
-    assert not ours(running.log.read_text()), running.log.read_text()
+def server(running: Server) -> Iterator[str]:
+    """The app's address."""
+    before = running.log.stat().st_size
+    yield running.address
+    log = running.log.read_bytes()[before:].decode()
+    assert not ours(log), log
 
 
 def ours(log: str) -> list[str]:
@@ -57,7 +66,7 @@ def ours(log: str) -> list[str]:
     return [part for part in log.split("Traceback")[1:] if any(frame in part for frame in frames)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(executable_path=chromium, args=FLAGS)

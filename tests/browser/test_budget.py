@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -12,6 +13,7 @@ from app.link import plan_from_text
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.quantization import Plan, SitePlan, plan_size, preset_named, sites_of
 from tests.browser.conftest import Visit, rest
+from tests.server import app_server
 
 CONFIG = load_checkpoint("demo").config
 START = preset_named(CONFIG, "sst2", "qbert-4")
@@ -36,14 +38,15 @@ def smallest_but(layer: int) -> Plan:
     return START.with_sites(changes)
 
 
-def test_a_list_that_is_open_stays_open_while_numbers_and_budget_arrive(visit) -> None:
-    seen = visit()  # the first of this server: nothing is measured yet
-    seen.page.get_by_role("button", name="Set all layers").click()
-    expect(seen.page.get_by_text("Looking at the weights")).to_be_visible()
-    expect(seen.page.get_by_text(re.compile("^Predicted harm .* By "))).to_be_visible()
-    seen.state()
-    rest(seen.page)
-    expect(seen.page.get_by_role("slider", name="Bits")).to_be_visible()
+def test_a_list_that_is_open_stays_open_while_numbers_and_budget_arrive(visit, tmp_path: Path) -> None:
+    with app_server(tmp_path) as fresh:  # nothing is measured yet
+        seen = visit(fresh.address)
+        seen.page.get_by_role("button", name="Set all layers").click()
+        expect(seen.page.get_by_text("Looking at the weights")).to_be_visible()
+        expect(seen.page.get_by_text(re.compile("^Predicted harm .* By "))).to_be_visible()
+        seen.state()
+        rest(seen.page)
+        expect(seen.page.get_by_role("slider", name="Bits")).to_be_visible()
 
 
 @pytest.fixture

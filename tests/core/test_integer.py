@@ -13,6 +13,7 @@ from qbert_core.quantization import ActivationRanges, Quantizer, fake_quantize, 
 from qbert_core.quantization.integer import (
     integer_linear,
     integer_products_available,
+    integer_products_pay,
     quantize_input,
 )
 from qbert_core.quantization.quantizer import centred_codes
@@ -83,3 +84,24 @@ def test_sites_with_full_precision_inputs_stay_in_floating_point(tiny: Checkpoin
     model = Quantizer(tiny, ActivationRanges({}, "none", 0)).model(plan)
     assert model.linear is None
     assert all(model.weights[name] is tensor for name, tensor in tiny.weights.items())
+
+
+@pytest.mark.parametrize("instructions", [False, True])
+def test_whole_numbers_are_the_way_only_where_the_cpu_has_instructions_for_them(
+    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, instructions: bool
+):
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: instructions)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    integer_products_pay.cache_clear()
+    try:
+        config = tiny.config
+        ranges = ActivationRanges(
+            {site.name: (-3.0, 4.0) for site in sites_of(config) if site.layer is not None}, "made up", 0
+        )
+        plan = preset_named(config, "sst2", "qbert-4")
+        model = Quantizer(tiny, ranges).model(plan)
+        name = "bert.encoder.layer.0.output.dense.weight"
+        # in whole numbers the encoder's own weights stay as they are, unused
+        assert (model.weights[name] is tiny.weights[name]) == instructions
+    finally:
+        integer_products_pay.cache_clear()
