@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -35,9 +36,14 @@ def rest(page: Page) -> None:
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
 
 
+def nav(page: Page, path: str) -> Locator:
+    """The sidebar's link to a page; jobs have links there too."""
+    return page.get_by_test_id("stSidebarNav").get_by_role("link", name=PAGES[path], exact=True)
+
+
 def go_to(page: Page, path: str) -> None:
     """Choose a page in the sidebar, as a person does: the session goes on."""
-    page.get_by_test_id("stSidebarNav").get_by_role("link", name=PAGES[path], exact=True).click()
+    nav(page, path).click()
     expect(page.get_by_role("heading", name=PAGES[path], level=1)).to_be_visible()
     rest(page)
 
@@ -52,10 +58,17 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def server(running: Server) -> Iterator[str]:
-    """The app's address."""
-    before = running.log.stat().st_size
-    yield running.address
-    log = running.log.read_bytes()[before:].decode()
+    """The app's address. The jobs of other tests are in the sidebar, too."""
+    with watched(running) as address:
+        yield address
+
+
+@contextmanager
+def watched(server: Server) -> Iterator[str]:
+    """A server's address; AssertionError at the end of the block where our code failed meanwhile."""
+    before = server.log.stat().st_size
+    yield server.address
+    log = server.log.read_bytes()[before:].decode()
     assert not ours(log), log
 
 

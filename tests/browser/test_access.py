@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import PAGES, PATIENCE, go_to, rest
+from tests.browser.conftest import PAGES, PATIENCE, go_to, rest, watched
 from tests.browser.test_curvature_pages import Own, button, choose, fill, own  # noqa: F401
+from tests.server import app_server
 
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 OUTLINE = ["heading-order", "page-has-heading-one", "empty-heading"]  # good practice, and in our hands
@@ -81,6 +83,13 @@ def start(page: Page, count: int) -> None:
     """Press Start, and wait for the sidebar's list: a page that is left at once forgets the press."""
     button(page, "Start").click()
     expect(page.locator('[class*="st-key-job-"]')).to_have_count(count)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server whose jobs are those of this module: they are counted below."""
+    with app_server(tmp_path_factory.mktemp("server")) as fresh, watched(fresh) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from app.figures import fmt_loss
 from tests.app.conftest import write_table
-from tests.browser.conftest import rest
+from tests.browser.conftest import nav, rest
 from tests.server import ROOT
 from tests.tiny import make_tiny
 
@@ -137,7 +137,7 @@ def test_the_plan_of_the_session_is_what_is_projected(visit, own):
     expect(page.locator(".state")).not_to_contain_text("qbert-4")
     expect(page.locator('.state[data-state="current"]')).to_contain_text("measured")
     name = page.locator(".state").inner_text().split(":")[0]
-    page.get_by_role("link", name="Loss landscape").click()
+    nav(page, "landscape").click()
     expect(page.get_by_role("heading", name="Loss landscape")).to_be_visible()
     fill(page, "Training data", own.data)
     choose(page, "Grid", "11²")

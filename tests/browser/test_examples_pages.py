@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.app.conftest import write_table
-from tests.browser.conftest import rest
+from tests.browser.conftest import nav, rest
 from tests.browser.test_curvature_pages import choose, plot
 from tests.tiny import make_tiny
 
@@ -113,7 +113,7 @@ def test_flips_are_listed_downloaded_and_lead_to_their_attention(visit, own, tmp
     current(page)
     choose(page, "Start from", "directq-2")
     current(page)
-    page.get_by_role("link", name="Examples").click()
+    nav(page, "examples").click()
     current(page)
     assert page.locator(".card .note").evaluate_all(CUT) == []
     wrong, right, other = (int(seen.value(f)) for f in ("Became wrong", "Became right", "Changed otherwise"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PATIENCE, rest
+from tests.browser.conftest import PATIENCE, nav, rest
 
 # the middle of a cell or mark, asked of plotly itself: of the trace that has `customdata`, the point `index`
 PLACE = """([key, index]) => {
@@ -61,15 +61,15 @@ def test_a_click_marks_a_layer_everywhere_and_a_second_click_takes_it_away(visit
 
     # another page, and a fresh visit by the link
     link = page.url
-    page.get_by_role("link", name="Sensitivity").click()
+    nav(page, "sensitivity").click()
     expect(page.get_by_role("heading", name="Sensitivity", exact=True)).to_be_visible()
     page.wait_for_url("**layer=3**", timeout=PATIENCE)
-    page.get_by_role("link", name="Attention").click()
+    nav(page, "attention").click()
     expect(page.get_by_role("combobox", name="Layer")).to_have_value("L3")
     other = visit(link)
     expect(outline(other.page, "kl")).to_have_attribute("data-layer", "3")
 
-    page.get_by_role("link", name="Bits").click()
+    nav(page, "").click()
     bits.state()
     expect(outline(page, "kl")).to_have_attribute("data-layer", "3")
     page.wait_for_timeout(500)

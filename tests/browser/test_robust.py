@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.quantization import Plan, SitePlan, preset_named
 from tests.app.conftest import write_table
-from tests.browser.conftest import PAGES, PATIENCE, Visit, go_to, rest
+from tests.browser.conftest import PAGES, PATIENCE, Visit, go_to, nav, rest
 from tests.browser.test_curvature_pages import CUT, Own, choose, own  # noqa: F401
 from tests.server import app_server, free_port
 from tests.tiny import make_tiny
@@ -31,7 +31,7 @@ def test_back_and_forward_go_through_pages_and_plans(visit, own: Own) -> None:  
     for name in ("directq-2", "qbert-3"):
         choose(page, "Start from", name)
         seen.expect_plan(preset(own, name))
-    page.get_by_role("link", name="Examples").click()
+    nav(page, "examples").click()
     expect(page.get_by_role("heading", name="Examples", exact=True)).to_be_visible()
     seen.expect_plan(preset(own, "qbert-3"))
     page.go_back()
