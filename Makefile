@@ -28,17 +28,18 @@ clean: ## remove .venv and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Compiling all of torch's and plotly's files takes a minute and a half, those that are imported a few seconds.
 # A stamp is written last, so it says that everything before it went well; it is older than the
 # requirements as soon as they change.
 $(VENV)/run.stamp: requirements.txt $(if $(shell $(PY) -c 'import pip' 2>&1 || echo broken),new-venv)
 	@rm -f $@
-	$(PY) -m pip install -r requirements.txt
+	$(PY) -m pip install --no-compile -r requirements.txt
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt requirements-nodeps.txt
 	@rm -f $@
-	$(PY) -m pip install -r requirements-dev.txt
-	$(PY) -m pip install --no-deps -r requirements-nodeps.txt
+	$(PY) -m pip install --no-compile -r requirements-dev.txt
+	$(PY) -m pip install --no-compile --no-deps -r requirements-nodeps.txt
 	@touch $@
 
 # Asked for when there is no venv, one that was cut off half-way, or one whose Python is gone.

@@ -14,7 +14,8 @@ from qbert_core.errors import InputError
 
 
 def warm() -> None:
-    """Open the demo and measure the plan a new session begins with."""
+    """Open the demo and measure the plan a new session begins with. QBERT_WARM=no leaves it out: a server for
+    models of one's own need not spend its first seconds on it."""
     from app.workspace import Source
 
     opening = workspaces().open(Source(), timeout=120)
@@ -38,7 +39,8 @@ if __name__ == "__main__":
         sys.exit(2)
     os.environ.update(options.environment)  # before the engine's process is started with it
     engine().start()  # before anything else: it takes longest
-    threading.Thread(target=warm, daemon=True).start()
+    if os.environ.get("QBERT_WARM") != "no":
+        threading.Thread(target=warm, daemon=True).start()
     jobs()  # what an earlier server left goes on before the first page is asked for
     from streamlit.web import cli
 

@@ -39,8 +39,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def app_server(folder: Path, *options: str, port: int | None = None) -> Iterator[Server]:
-    """A server that keeps its results in `folder`/home and its log beside it, until the block ends.
+def app_server(
+    folder: Path, *options: str, port: int | None = None, warm: bool = True
+) -> Iterator[Server]:
+    """A server that keeps its results in `folder`/home and its log beside it, until the block ends; not `warm`,
+    it leaves the demo alone until somebody asks for it.
 
     `options` go to `python -m app`. AssertionError, with the log, where it ends before it answers.
     """
@@ -50,7 +53,8 @@ def app_server(folder: Path, *options: str, port: int | None = None) -> Iterator
     with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "app", *options, flag, str(port)],
-            cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "QBERT_HOME": str(folder / "home")},
+            cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
+            env={**os.environ, "QBERT_HOME": str(folder / "home"), "QBERT_WARM": "yes" if warm else "no"},
         )  # fmt: skip
     server = Server(port, process, log)
     try:

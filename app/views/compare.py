@@ -59,7 +59,7 @@ from qbert_core.errors import InputError
 from qbert_core.quantization import Plan
 from qbert_core.training import recipe_for
 
-POLL = 0.5
+POLL = 1.0  # seconds: each look costs the browser a tenth of a second, and a job takes minutes
 TABS: dict[str, Experiment] = {
     "Methods": "methods",
     "Groups": "groups",

@@ -44,7 +44,7 @@ from qbert_core.tasks import Task, task_named
 from qbert_core.training import recipe_for
 from qbert_core.training.layout import REPORT
 
-POLL = 0.5
+POLL = 1.0  # seconds: each look costs the browser a tenth of a second, and a job takes minutes
 """Seconds between looks at a training under way."""
 
 AWARE, FULL = "quantization-aware for the current plan", "full precision"

@@ -33,7 +33,7 @@ from app.waiting import loaded_workspace
 from app.workspace import Workspace
 from qbert_core.quantization import Plan
 
-POLL = 0.5
+POLL = 1.0  # seconds: each look costs the browser a tenth of a second, and a job takes minutes
 CURRENT = "current plan"
 NORMALISE = {"none": "unit", "filter": "filter"}
 GRIDS = (11, 21, 31, 41)

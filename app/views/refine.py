@@ -21,7 +21,7 @@ from app.workspace import Workspace
 from qbert_core.quantization import sites_of
 from qbert_core.quantization.plan import parse_plan
 
-POLL = 0.5
+POLL = 1.0  # seconds: each look costs the browser a tenth of a second, and a job takes minutes
 TRIES = 20
 LABEL = "Refine by measurement"
 HELP = (

@@ -39,7 +39,7 @@ from qbert_core.allocation import allocate_by_rank, rank
 from qbert_core.curvature import Sensitivity
 from qbert_core.quantization import Plan, plan_size, sites_of
 
-POLL = 0.5
+POLL = 1.0  # seconds: each look costs the browser a tenth of a second, and a job takes minutes
 TABS = ("Ranking and bits", "Confidence", "Density", "Does it rank well?")
 CONFIDENCES = (0.9, 0.95, 0.99)
 HIGH_LABEL = "Layers with the higher bits"

@@ -64,7 +64,7 @@ def test_what_would_open_the_server_too_far_is_refused(arguments: list[str], exp
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a server that answers to studio.test."""
     folder = tmp_path_factory.mktemp("served")
-    with app_server(folder, "--serve", "--allow-host", "studio.test") as running:
+    with app_server(folder, "--serve", "--allow-host", "studio.test", warm=False) as running:
         yield running.port
     assert "Traceback" not in running.log.read_text()
 

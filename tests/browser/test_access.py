@@ -88,7 +88,7 @@ def start(page: Page, count: int) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server whose jobs are those of this module: they are counted below."""
-    with app_server(tmp_path_factory.mktemp("server")) as fresh, watched(fresh) as address:
+    with app_server(tmp_path_factory.mktemp("server"), warm=False) as fresh, watched(fresh) as address:
         yield address
 
 

@@ -40,7 +40,7 @@ def test_a_job_survives_a_killed_server_and_its_result_the_next_restart(
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
-    with app_server(tmp_path, port=port) as server:
+    with app_server(tmp_path, port=port, warm=False) as server:
         page.goto(link)
         field = page.get_by_role("textbox", name="Training data")
         field.fill(str(data))
@@ -57,7 +57,7 @@ def test_a_job_survives_a_killed_server_and_its_result_the_next_restart(
         assert len(below) == 2, "the keeper and the command"
         server.process.kill()
         assert gone_within(below, 1.5)
-    with app_server(tmp_path, port=port) as server:
+    with app_server(tmp_path, port=port, warm=False) as server:
         page.goto(link)
         expect(sidebar(page).get_by_role("link", name="Sensitivity of tiny")).to_have_count(1)
         expect(said(page, "done: Sensitivity of tiny")).to_be_visible()
@@ -65,7 +65,7 @@ def test_a_job_survives_a_killed_server_and_its_result_the_next_restart(
         expect(summary).to_be_visible()
         words = summary.inner_text()
         server.process.kill()
-    with app_server(tmp_path, port=port):
+    with app_server(tmp_path, port=port, warm=False):
         page.goto(link)
         expect(page.get_by_text(words)).to_be_visible()
         box = sidebar(page).locator(".st-key-jobs")
@@ -80,7 +80,7 @@ def test_a_job_is_cancelled_from_another_page(browser: Browser, tmp_path: Path) 
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
-    with app_server(tmp_path) as server:
+    with app_server(tmp_path, warm=False) as server:
         page.goto(f"{server.address}/sensitivity?model={model}&data={data}")
         field = page.get_by_role("textbox", name="Training data")
         field.fill(str(data))

@@ -153,7 +153,7 @@ def test_a_page_finds_its_plan_again_when_the_server_comes_back(browser: Browser
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     seen = Visit(context.new_page())
     seen.page.set_default_timeout(PATIENCE)
-    with app_server(tmp_path, port=port) as server:
+    with app_server(tmp_path, port=port, warm=False) as server:
         seen.page.goto(f"{server.address}/?model={model}&data={data}")
         seen.state()
         choose(seen.page, "Start from", "directq-2")
@@ -173,7 +173,7 @@ def test_a_page_finds_its_plan_again_when_the_server_comes_back(browser: Browser
     connected = seen.page.locator("[data-testid=stApp][data-test-connection-state=CONNECTED]")
     expect(connected).to_have_count(0)
     expect(seen.page.locator(".card .value").first).to_be_visible()  # what was shown stays
-    with app_server(tmp_path, port=port):
+    with app_server(tmp_path, port=port, warm=False):
         context.set_offline(True)
         seen.page.wait_for_timeout(1500)
         context.set_offline(False)
