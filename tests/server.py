@@ -39,9 +39,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def app_server(
-    folder: Path, *options: str, port: int | None = None, warm: bool = True
-) -> Iterator[Server]:
+def app_server(folder: Path, *options: str, port: int | None = None, warm: bool = True) -> Iterator[Server]:
     """A server that keeps its results in `folder`/home and its log beside it, until the block ends; not `warm`,
     it leaves the demo alone until somebody asks for it.
 
