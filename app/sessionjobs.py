@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
 from app import state
 from app.job import Job
+from app.polling import draw_until
 from app.registries import jobs
 from qbert_core.errors import InputError
+
+LOOK = 1.0  # seconds: each look costs the browser a tenth of a second, and a job takes minutes
 
 
 def own_jobs() -> list[Job]:
     """Those that this session may see in full, newest first."""
     return [job for job in jobs().all() if state.mine(job.owners)]
+
+
+def follow(jobs_shown: Sequence[Job | None], draw: Callable[[], None], every: float = LOOK) -> None:
+    """Draw what these jobs came to so far, again and again while all that are under way now still are; the
+    controls of one that ended are the page's."""
+    active = [job for job in jobs_shown if job and job.active]
+    draw_until(lambda: not active or any(not job.active for job in active), draw, every)
 
 
 def start_job(name: str, arguments: Sequence[str]) -> None:

@@ -32,10 +32,9 @@ from app.jobs import Job
 from app.jobwords import fmt_seconds, sensitivity_first, start_words, under_way
 from app.kept import show_kept
 from app.plain import plain
-from app.polling import draw_until
 from app.registries import jobs
 from app.reported import GROUPS, METHODS, METRICS, TEXTS, ReportedRow
-from app.sessionjobs import cancel_job, own_jobs, start_job
+from app.sessionjobs import cancel_job, follow, own_jobs, start_job
 from app.sweeps import (
     Experiment,
     Settings,
@@ -59,7 +58,6 @@ from qbert_core.errors import InputError
 from qbert_core.quantization import Plan
 from qbert_core.training import recipe_for
 
-POLL = 1.0  # seconds: each look costs the browser a tenth of a second, and a job takes minutes
 TABS: dict[str, Experiment] = {
     "Methods": "methods",
     "Groups": "groups",
@@ -138,7 +136,7 @@ def _experiment(
             _status(workspace, job, wanted)
         _results(workspace, settings, job)
 
-    draw_until(lambda: not (job and job.active), draw, POLL)
+    follow([job], draw)
 
 
 def _controls(

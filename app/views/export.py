@@ -26,7 +26,7 @@ from app.jobwords import share_done, start_words
 from app.planfiles import write_plan
 from app.polling import draw_until
 from app.registries import jobs, live
-from app.sessionjobs import cancel_job, own_jobs, start_job
+from app.sessionjobs import cancel_job, follow, own_jobs, start_job
 from app.sweeps import finished_sensitivity
 from app.waiting import loaded_workspace
 from app.words import WORDS, quoted
@@ -163,7 +163,7 @@ def _model(workspace: Workspace, plan: Plan) -> None:
         "comes on top. Read back and compared, weight for weight, before it is called done."
     )
     folder = export_folder(workspace, plan, layout)
-    draw_until(lambda: not (job and job.active), lambda: _status(workspace, layout, folder, job), POLL)
+    follow([job], lambda: _status(workspace, layout, folder, job), POLL)
 
 
 def _start(workspace: Workspace, plan: Plan, wanted: list[str]) -> None:

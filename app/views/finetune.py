@@ -28,9 +28,8 @@ from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.planfiles import write_plan
-from app.polling import draw_until
 from app.registries import jobs
-from app.sessionjobs import cancel_job, own_jobs, start_job
+from app.sessionjobs import cancel_job, follow, own_jobs, start_job
 from app.trainingdata import check_training_data, training_data_input
 from app.trainings import Settings, Stopped, arguments, finished, joined, save_folder, stopped_at
 from app.waiting import loaded_workspace
@@ -43,9 +42,6 @@ from qbert_core.quantization.plan import parse_plan
 from qbert_core.tasks import Task, task_named
 from qbert_core.training import recipe_for
 from qbert_core.training.layout import REPORT
-
-POLL = 1.0  # seconds: each look costs the browser a tenth of a second, and a job takes minutes
-"""Seconds between looks at a training under way."""
 
 AWARE, FULL = "quantization-aware for the current plan", "full precision"
 MODES = (AWARE, FULL)
@@ -72,7 +68,7 @@ def page() -> None:
             _status(job, shown, wanted)
         _results(workspace, settings, job, shown)
 
-    draw_until(lambda: not (job and job.active), draw, POLL)
+    follow([job], draw)
 
 
 def _controls(workspace: Workspace) -> Settings:

@@ -25,15 +25,13 @@ from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.planfiles import plan_path, write_plan
-from app.polling import draw_until
 from app.registries import jobs
-from app.sessionjobs import cancel_job, own_jobs, start_job
+from app.sessionjobs import cancel_job, follow, own_jobs, start_job
 from app.trainingdata import accepted, training_data_input
 from app.waiting import loaded_workspace
 from app.workspace import Workspace
 from qbert_core.quantization import Plan
 
-POLL = 1.0  # seconds: each look costs the browser a tenth of a second, and a job takes minutes
 CURRENT = "current plan"
 NORMALISE = {"none": "unit", "filter": "filter"}
 GRIDS = (11, 21, 31, 41)
@@ -69,7 +67,7 @@ def page() -> None:
             _status(job, arguments)
         _figures(job)
 
-    draw_until(lambda: not (job and job.active), draw, POLL)
+    follow([job], draw)
 
 
 def _controls(workspace: Workspace) -> tuple[list[str], Job | None]:

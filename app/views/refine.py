@@ -12,16 +12,14 @@ from app.jobs import Job
 from app.jobwords import share_done, start_words, time_left
 from app.plain import plain
 from app.planfiles import write_plan, write_sensitivity
-from app.polling import draw_until
 from app.refinements import arguments, better, changes, starts_from, tries_csv, verdict
-from app.sessionjobs import cancel_job, own_jobs, start_job
+from app.sessionjobs import cancel_job, follow, own_jobs, start_job
 from app.sweeps import finished_sensitivity
 from app.words import WORDS
 from app.workspace import Workspace
 from qbert_core.quantization import sites_of
 from qbert_core.quantization.plan import parse_plan
 
-POLL = 1.0  # seconds: each look costs the browser a tenth of a second, and a job takes minutes
 TRIES = 20
 LABEL = "Refine by measurement"
 HELP = (
@@ -50,7 +48,7 @@ def refine_panel(workspace: Workspace, current: state.Tuning) -> None:
             _ended(workspace, current, job)
 
     with st.container(key="refine"):
-        draw_until(lambda: not (job and job.active), draw, POLL)
+        follow([job], draw)
 
 
 def _shown(workspace: Workspace, current: state.Tuning) -> Job | None:

@@ -25,8 +25,7 @@ from app.jobs import Job
 from app.jobwords import fmt_seconds, share_done, start_words, time_left
 from app.kept import show_kept
 from app.plain import plain
-from app.polling import draw_until
-from app.sessionjobs import cancel_job, own_jobs, start_job
+from app.sessionjobs import cancel_job, follow, own_jobs, start_job
 from app.table import by_layer as plan_by_layer
 from app.tables import marked_rows, show_table
 from app.trainingdata import accepted, training_data_input
@@ -39,7 +38,6 @@ from qbert_core.allocation import allocate_by_rank, rank
 from qbert_core.curvature import Sensitivity
 from qbert_core.quantization import Plan, plan_size, sites_of
 
-POLL = 1.0  # seconds: each look costs the browser a tenth of a second, and a job takes minutes
 TABS = ("Ranking and bits", "Confidence", "Density", "Does it rank well?")
 CONFIDENCES = (0.9, 0.95, 0.99)
 HIGH_LABEL = "Layers with the higher bits"
@@ -60,7 +58,6 @@ def page() -> None:
     )
     data, fraction = _controls(workspace, _newest(workspace))
     job = _newest(workspace)
-    running = [j for j in (job, *density_jobs(workspace), *prediction_jobs(workspace)) if j and j.active]
 
     def draw() -> None:
         with st.container():  # there even when empty: a chart that changes its place is built anew
@@ -68,8 +65,7 @@ def page() -> None:
                 _status(job)
         _results(workspace, job, data, fraction)
 
-    # when one of several has ended: its controls are the page's
-    draw_until(lambda: not running or any(not j.active for j in running), draw, POLL)
+    follow([job, *density_jobs(workspace), *prediction_jobs(workspace)], draw)
     state.write_link(state.tuning(workspace))
 
 
