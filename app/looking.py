@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import streamlit as st
-
 from app.inspections import Example, Look
+from app.polling import run_page_when
 from app.registries import inspections
 from app.workspace import Workspace
 from qbert_core.quantization import Plan
@@ -17,11 +16,5 @@ def look_at(workspace: Workspace, plan: Plan, example: Example, layers: tuple[in
     """What both models make of `example`; while it is not there, None, and the page runs again when it is."""
     found = inspections().look(workspace, plan, example, layers, FIRST_LOOK)
     if found is None:
-
-        @st.fragment(run_every=POLL)
-        def ask() -> None:
-            if inspections().look(workspace, plan, example, layers):
-                st.rerun()
-
-        ask()
+        run_page_when(lambda: bool(inspections().look(workspace, plan, example, layers)), POLL)
     return found

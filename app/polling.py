@@ -1,4 +1,7 @@
-"""Part of a page that is drawn again while something it shows is under way."""
+"""Part of a page that is drawn again while something it shows is under way.
+
+None of it ends the page's own run: what stands below, and the button in it that was pressed, would be left out.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,30 @@ def draw_until(done: Callable[[], bool], draw: Callable[[], None], every: float)
     looked at when the part is drawn, never before: a run that is left half-way forgets the button in it
     that was pressed meanwhile.
     """
-    running = not done()
+    running, of_page = not done(), True
 
     @st.fragment(run_every=every if running else None)
     @wraps(draw)  # Streamlit names a fragment by its function, and two of one name at one place are one
     def drawn() -> None:
+        nonlocal of_page
         draw()
-        if selection.changed() or (running and done()):
+        if not of_page and (selection.changed() or (running and done())):
             st.rerun()
+        of_page = False
 
     drawn()
+
+
+def run_page_when(ready: Callable[[], bool], every: float) -> None:
+    """Look `every` so many seconds whether what was missing when the page was drawn is `ready`; then run it."""
+    of_page = True
+
+    @st.fragment(run_every=every)
+    @wraps(ready)
+    def look() -> None:
+        nonlocal of_page
+        if not of_page and ready():
+            st.rerun()
+        of_page = False
+
+    look()

@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import state
 from app.plain import plain
+from app.polling import run_page_when
 from app.uploads import shown
 from app.workspace import Workspace
 
@@ -20,10 +21,5 @@ def loaded_workspace() -> Workspace | None:
         return None
     st.markdown(f"Loading {plain(shown(state.source().model))} and measuring its activation ranges …")
 
-    @st.fragment(run_every=0.25)
-    def wait() -> None:
-        if state.opening().done:
-            st.rerun()
-
-    wait()
+    run_page_when(lambda: state.opening().done, 0.25)
     return None

@@ -12,6 +12,7 @@ from app import state
 from app.allocating import Harm, Objective, harm, objectives
 from app.figures import fmt_error, layer_label
 from app.plain import plain
+from app.polling import run_page_when
 from app.registries import live
 from app.sessionjobs import own_jobs
 from app.workspace import Workspace
@@ -159,16 +160,13 @@ def _said(
     if found is None or frontier is None:
         st.caption("Looking at the weights …")
 
-        @st.fragment(run_every=LOOK)
-        def look() -> None:
+        def ready() -> bool:
             try:
-                ready = _harm(workspace, current, objective) is not None
+                return _harm(workspace, current, objective) is not None
             except InputError:
-                ready = True  # the page says it
-            if ready:
-                st.rerun()
+                return True  # the page says it
 
-        look()
+        run_page_when(ready, LOOK)
         return
     now = found.of(current.plan)
     best = float(frontier.harms[frontier.best(max(_size(found, current.plan), float(frontier.sizes_mb[0])))])

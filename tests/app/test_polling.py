@@ -1,0 +1,33 @@
+"""Parts of a page that are drawn again, and the button below them that is pressed meanwhile."""
+
+from __future__ import annotations
+
+from streamlit.testing.v1 import AppTest
+
+
+def page_until() -> None:
+    import streamlit as st
+
+    from app.polling import draw_until
+
+    drawn: list[bool] = []  # not done when the page comes to it, done when it was drawn
+    draw_until(lambda: bool(drawn), lambda: drawn.append(True), 1000)
+    if st.button("Below"):
+        st.session_state["pressed"] = True
+
+
+def page_when() -> None:
+    import streamlit as st
+
+    from app.polling import run_page_when
+
+    run_page_when(lambda: True, 1000)
+    if st.button("Below"):
+        st.session_state["pressed"] = True
+
+
+def test_a_part_that_is_done_while_the_page_is_drawn_does_not_swallow_the_button_below_it() -> None:
+    for page in (page_until, page_when):
+        at = AppTest.from_function(page, default_timeout=30).run()
+        at.button[0].click().run()
+        assert at.session_state["pressed"], page.__name__
