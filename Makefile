@@ -5,6 +5,10 @@ PY := $(VENV)/bin/python
 # Streamlit's own choice when empty: 8501, or the next one that is free
 PORT ?=
 
+# Compiling all of torch's and plotly's files takes a minute and a half, those that are imported a few seconds, once:
+# where an image asks for no bytecode (many do), each of our processes would take those seconds again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help run test lint clean new-venv
@@ -28,7 +32,6 @@ clean: ## remove .venv and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Compiling all of torch's and plotly's files takes a minute and a half, those that are imported a few seconds.
 # A stamp is written last, so it says that everything before it went well; it is older than the
 # requirements as soon as they change.
 $(VENV)/run.stamp: requirements.txt $(if $(shell $(PY) -c 'import pip' 2>&1 || echo broken),new-venv)

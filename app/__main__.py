@@ -39,11 +39,16 @@ if __name__ == "__main__":
         sys.exit(2)
     os.environ.update(options.environment)  # before the engine's process is started with it
     engine().start()  # before anything else: it takes longest
-    if os.environ.get("QBERT_WARM") != "no":
-        threading.Thread(target=warm, daemon=True).start()
-    jobs()  # what an earlier server left goes on before the first page is asked for
+    # Imported before there is a second thread: of two that import pandas, one through streamlit and one through
+    # torch, one may see a module that is half made, and the server ends before it has begun.
     from streamlit.web import cli
 
+    import app.live
+    import app.workspace  # noqa: F401
+
+    if os.environ.get("QBERT_WARM") != "no":
+        threading.Thread(target=warm, daemon=True, name="warm").start()
+    jobs()  # what an earlier server left goes on before the first page is asked for
     ask_nobody()
     sys.argv = ["streamlit", "run", str(Path(__file__).with_name("main.py")), *options.streamlit]
     sys.exit(cli.main())
