@@ -24,6 +24,7 @@ from app.history import ONE_ENTRY  # noqa: E402
 from app.listening import listening  # noqa: E402
 from app.marked import marked_layer  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
+from app.turning import turning  # noqa: E402
 from app.views import (  # noqa: E402
     attention,
     bits,
@@ -103,6 +104,7 @@ sidebar(by_name)
 with st.sidebar:  # where the room it takes is not seen
     st.html(ONE_ENTRY, unsafe_allow_javascript=True)
     listening()
+    turning()
 page.run()
 with st.sidebar:
     marked_layer()

@@ -36,6 +36,7 @@ FORBIDDEN = (
     "pty.spawn", "pickle.find_class", "marshal.loads", "socket.connect", "socket.bind", "ctypes.dlopen",
     "code.__new__",
 )  # fmt: skip
+BYTECODE = ("marshal.loads", "code.__new__", "open", "os.rename", "os.mkdir")
 WRITES = (
     "os.rename",
     "os.remove",
@@ -232,6 +233,8 @@ def one(kind: str, seed: int, sound: Path, scratch: Path, seen: list[str]) -> di
 
 
 def _note(event: str, details: tuple[Any, ...], scratch: str, seen: list[str]) -> None:
+    if event in BYTECODE and _imports(scratch):
+        return
     if event.startswith(FORBIDDEN):
         seen.append(f"{event} {details!r:.120}")
     elif event == "open" and isinstance(details[0], str | bytes) and _writes(details[1], details[2]):
@@ -239,6 +242,16 @@ def _note(event: str, details: tuple[Any, ...], scratch: str, seen: list[str]) -
             seen.append(f"open for writing {details[0]!r:.120}")
     elif event in WRITES and isinstance(details[0], str | bytes) and not _inside(details[0], scratch):
         seen.append(f"{event} {details[0]!r:.120}")
+
+
+def _imports(scratch: str) -> bool:
+    """Whether Python reads or keeps the bytecode of a module that a case is the first to import, none of the case's."""
+    caller = sys._getframe(3)  # of the hook, who asked for what is noted
+    if caller.f_code.co_filename != "<frozen importlib._bootstrap_external>":
+        return False
+    paths = [caller.f_locals.get(name) for name in ("bytecode_path", "path", "parent")]
+    known = [path for path in paths if isinstance(path, str)]
+    return bool(known) and not any(_inside(path, scratch) for path in known)
 
 
 def _writes(mode: Any, flags: Any) -> bool:

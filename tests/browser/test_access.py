@@ -1,11 +1,12 @@
-"""Every page under axe: what a machine can tell of WCAG 2 A and AA, and of an orderly outline of headings."""
+"""Every page under axe: what a machine can tell of WCAG 2 A and AA, and of an orderly outline of headings; and
+whether anything is cut off or covered."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -13,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import PAGES, PATIENCE, go_to, rest, watched
 from tests.browser.test_curvature_pages import Own, button, choose, fill, own  # noqa: F401
+from tests.browser.test_robust import crowded
 from tests.server import app_server
 
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -33,6 +35,18 @@ THEIRS = (
     Theirs("list", "[data-testid=stSidebarNavItems]", "st.navigation puts each section's pages into a div"),
     Theirs("listitem", "[data-testid=stSidebarNavItems] li", "the same div lies between list and items"),
 )
+
+
+@dataclass(frozen=True)
+class Look:
+    """A theme, and a window in pixels."""
+
+    scheme: Literal["light", "dark"]
+    width: int
+    height: int
+
+
+LOOKS = (Look("light", 1280, 800), Look("dark", 1600, 1000))
 
 
 def violations(page: Page, theirs: set[Theirs]) -> list[tuple[str, str, str]]:
@@ -57,8 +71,8 @@ def is_of(page: Page, target: Any, selector: str) -> bool:
     return bool(found)
 
 
-def check(page: Page, scheme: str) -> None:
-    """Every page, with each of its tabs."""
+def check(page: Page, *looks: Look) -> None:
+    """Every page, with each of its tabs, in each of the looks."""
     found, theirs = {}, set[Theirs]()
     for path, title in PAGES.items():
         go_to(page, path)
@@ -66,16 +80,19 @@ def check(page: Page, scheme: str) -> None:
         for index in range(max(tabs.count(), 1)):
             if index:
                 tabs.nth(index).click()
+            for look in looks:
+                page.set_viewport_size({"width": look.width, "height": look.height})
+                page.emulate_media(color_scheme=look.scheme)
                 rest(page)
-            found[f"{title} {index}, {scheme}"] = violations(page, theirs)
-    assert {place: wrong for place, wrong in found.items() if wrong} == {}
+                found[f"{title} {index}, {look.scheme}"] = violations(page, theirs), crowded(page)
+    assert {place: wrong for place, wrong in found.items() if any(wrong)} == {}
     assert theirs == set(THEIRS), "what Streamlit has mended need not be listed"
 
 
-def test_axe_finds_nothing_of_ours_on_pages_as_they_are_at_first(visit, own: Own) -> None:  # noqa: F811
-    seen = visit(own.link("/"), "light")  # both themes are looked at with results
+def test_nothing_of_ours_is_wrong_or_cut_off_on_pages_as_they_are_at_first(visit, own: Own) -> None:  # noqa: F811
+    seen = visit(own.link("/"))
     seen.state()
-    check(seen.page, "light")
+    check(seen.page, LOOKS[0])  # the others are looked at with results
     assert seen.errors == []
 
 
@@ -113,9 +130,8 @@ def results(browser: Browser, server: str, own: Own) -> None:  # noqa: F811
     context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_of_ours_on_pages_with_results(visit, own: Own, results: None, scheme: str) -> None:  # noqa: F811
-    seen = visit(own.link("/"), scheme)
+def test_nothing_of_ours_is_wrong_or_cut_off_on_pages_with_results(visit, own: Own, results: None) -> None:  # noqa: F811
+    seen = visit(own.link("/"))
     seen.state()
-    check(seen.page, scheme)
+    check(seen.page, *LOOKS)
     assert seen.errors == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from qbert_core.checkpoints import load_checkpoint
@@ -69,15 +68,6 @@ def test_group_counts_run_and_a_click_on_a_row_or_a_mark_chooses_its_plan(visit,
     assert seen.digest() not in ("", start.digest)
     assert seen.foreign == []
     assert seen.errors == []
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_cut_off_in_compare(visit, own, scheme):  # noqa: F811
-    page = visit(own.link("/compare"), scheme, 1280).page
-    for tab, name in TABS.items():
-        turn(page, tab)
-        expect(page.locator(f".st-key-compare-{name}")).to_be_visible()
-        assert_nothing_cut(page)
 
 
 def assert_nothing_cut(page: Page) -> None:

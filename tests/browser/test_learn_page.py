@@ -53,8 +53,9 @@ def test_a_lesson_from_its_link_through_prediction_to_the_next_one(visit, own):
     expect(page.get_by_role("button", name="Reveal")).to_be_disabled()
     expect(page.locator(".told")).to_have_count(0)
     rest(page)
-    levels = "plot._fullData.filter(t => t.name.startsWith('levels')).map(t => t.x)"
-    lines = plot(page, "lesson-levels", f"{levels}.length && {levels}")  # a moment without, while it is drawn
+    lines = plot(
+        page, "lesson-levels", "plot._fullData.filter(t => t.name.startsWith('levels')).map(t => t.x)"
+    )
     assert len({x for line in lines for x in line if x is not None}) == 2**3
     assert overflowing(page) == []
     page.get_by_text("Doubles", exact=True).click()

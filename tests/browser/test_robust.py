@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from app.figures import colours_for
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.quantization import Plan, SitePlan, preset_named
 from tests.app.conftest import write_table
@@ -44,6 +45,19 @@ def test_back_and_forward_go_through_pages_and_plans(visit, own: Own) -> None:  
     page.go_forward()
     expect(page.get_by_role("heading", name="Examples", exact=True)).to_be_visible()
     seen.expect_plan(preset(own, "qbert-3"))
+
+
+def test_figures_turn_with_the_page(visit, own: Own) -> None:  # noqa: F811
+    seen = visit(own.link("/"))
+    page = seen.page
+    seen.state()
+    label = page.locator(".js-plotly-plot .xtick text").first
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        red, green, blue = (int(colours_for(scheme == "dark").muted[at : at + 2], 16) for at in (1, 3, 5))
+        expect(label).to_have_css("fill", f"rgb({red}, {green}, {blue})")
+    seen.state()
+    assert seen.errors == []
 
 
 def test_back_goes_through_the_steps_of_a_lesson_and_to_the_page_before(visit, own: Own) -> None:  # noqa: F811

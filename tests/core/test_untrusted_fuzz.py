@@ -67,20 +67,30 @@ def fuzz_error(text: str) -> Exception:
 
 def test_the_harness_sees_programs_connections_and_files_elsewhere(sound: Path, tmp_path: Path) -> None:
     """In a process of its own: an audit hook stays for good."""
+    library, scratch = tmp_path / "library", tmp_path / "scratch"
+    for folder in (library, scratch):
+        folder.mkdir()
+        (folder / f"in_{folder.name}.py").write_text("")
+        subprocess.run([sys.executable, "-m", "compileall", "-q", folder], check=True)
+    (library / "first.py").write_text("")  # its bytecode is written when it is imported
     script = f"""
 import os, pickle, socket, subprocess, sys
 from benchmarks.fuzz import _note
 seen = []
-sys.addaudithook(lambda event, details: _note(event, details, {str(tmp_path)!r}, seen))
-open({str(tmp_path / "inside")!r}, "w").close()
+sys.path[:0] = [{str(library)!r}, {str(scratch)!r}]
+sys.addaudithook(lambda event, details: _note(event, details, {str(scratch)!r}, seen))
+open({str(scratch / "inside")!r}, "w").close()
 open({str(sound / "plan.json")!r}).close()
+import in_library, first
+assert os.path.exists(first.__cached__)
 assert not seen, seen
 for name, act in [
+    ("marshal.loads", lambda: __import__("in_scratch")),
     ("subprocess.Popen", lambda: subprocess.run(["true"])),
     ("os.system", lambda: os.system("true")),
-    ("open for writing", lambda: open({str(tmp_path.parent / "outside")!r}, "w").close()),
-    ("os.remove", lambda: os.remove({str(tmp_path.parent / "outside")!r})),
-    ("os.symlink", lambda: os.symlink("/", {str(tmp_path.parent / "link")!r})),
+    ("open for writing", lambda: open({str(tmp_path / "outside")!r}, "w").close()),
+    ("os.remove", lambda: os.remove({str(tmp_path / "outside")!r})),
+    ("os.symlink", lambda: os.symlink("/", {str(tmp_path / "link")!r})),
     ("pickle.find_class", lambda: pickle.loads(b"cos\\ngetcwd\\n(tR.")),
     ("socket.connect", lambda: socket.socket().connect_ex(("127.0.0.1", 9))),
 ]:
@@ -95,5 +105,6 @@ print("all seen")
         text=True,
         check=False,
         cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},
     )
     assert done.stdout == "all seen\n", done.stderr
