@@ -82,9 +82,10 @@ class LinearizedBatch:
     def head_tangent(self, dx: Tensor) -> Tensor:
         """Second derivative of the loss sum by what flows into the head, times its tangent."""
         assert self._gradient is not None
-        (result,) = torch.autograd.grad(
-            self._gradient, self._leaf, dx, retain_graph=True, materialize_grads=True
-        )
+        # a number, and not dx as `grad_outputs`: where those are given torch imports sympy, half a second
+        with torch.enable_grad():
+            slope = (self._gradient * dx).sum()
+        (result,) = torch.autograd.grad(slope, self._leaf, retain_graph=True, materialize_grads=True)
         return result
 
     def _close(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 
 from app import jobs as jobs_module
 from app.inspections import Inspections
@@ -35,6 +36,16 @@ def write_table(path: Path, rows: int = 60) -> Path:
             text = " ".join(SENTENCES[(row + extra) % len(SENTENCES)] for extra in range(1 + row % 3))
             writer.writerow([f"{text} {'!' * (row % 7)}".strip(), row % 2])
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed_components() -> Iterator[None]:
+    """Streamlit's search for components among all installed packages, once and not for every `AppTest`: some
+    0.4 s each."""
+    found = manifest_scanner.scan_component_manifests()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", lambda: found)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -162,6 +163,17 @@ def test_every_block_has_the_dense_hessian_of_transformers(folder: Path, head: s
         assert pair.value == pytest.approx(largest, rel=1e-6), block.name
         assert pair.residual <= 1e-7
         assert hessian.products == pair.products + 1
+
+
+def test_the_first_product_does_not_wait_until_torch_has_imported_sympy(
+    folder: Path, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a second of every job that starts, where a vector is given to `grad`."""
+    checkpoint, _ = models(folder / head, head)
+    inputs = LayerInputs(checkpoint, CASES[head], random_examples(head), TOKENS)
+    monkeypatch.setitem(sys.modules, "torch.fx.experimental.symbolic_shapes", None)
+    hessian = BlockHessian(inputs, blocks_of(checkpoint.config)[0])
+    assert hessian.matvec(random_start(hessian.size, 1, torch.float64)).norm() > 0
 
 
 def test_a_product_is_the_change_of_the_gradient_along_its_direction(folder: Path, head: str) -> None:
