@@ -43,10 +43,10 @@ if __name__ == "__main__":
     # torch, one may see a module that is half made, and the server ends before it has begun.
     from streamlit.web import cli
 
-    import app.live
-    import app.workspace  # noqa: F401
-
     if os.environ.get("QBERT_WARM") != "no":
+        import app.live
+        import app.workspace  # noqa: F401
+
         threading.Thread(target=warm, daemon=True, name="warm").start()
     jobs()  # what an earlier server left goes on before the first page is asked for
     ask_nobody()

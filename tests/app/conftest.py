@@ -41,7 +41,7 @@ def write_table(path: Path, rows: int = 60) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def installed_components() -> Iterator[None]:
     """Streamlit's search for components among all installed packages, once and not for every `AppTest`: some
-    0.4 s each."""
+    0.1 s each."""
     found = manifest_scanner.scan_component_manifests()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest_scanner, "scan_component_manifests", lambda: found)

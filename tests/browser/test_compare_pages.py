@@ -70,6 +70,14 @@ def test_group_counts_run_and_a_click_on_a_row_or_a_mark_chooses_its_plan(visit,
     assert seen.errors == []
 
 
+def test_every_tab_of_compare_shows_its_part_and_nothing_is_cut_off(visit, own):  # noqa: F811
+    page = visit(own.link("/compare")).page
+    for tab, name in TABS.items():
+        turn(page, tab)
+        expect(page.locator(f".st-key-compare-{name}")).to_be_visible()
+        assert_nothing_cut(page)
+
+
 def assert_nothing_cut(page: Page) -> None:
     scroll = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert scroll[0] <= scroll[1]
