@@ -19,7 +19,7 @@ st.set_page_config(
     initial_sidebar_state=232,
 )
 
-from app import going, selection  # noqa: E402
+from app import going, runs, selection  # noqa: E402
 from app.history import ONE_ENTRY  # noqa: E402
 from app.listening import listening  # noqa: E402
 from app.marked import marked_layer  # noqa: E402
@@ -96,6 +96,7 @@ sections = {
     "Take away": [export_page, learn_page],
 }
 by_name = {shows.url_path: shows for section in sections.values() for shows in section} | {"bits": bits_page}
+runs.begin()
 page = st.navigation(sections)
 going.on(page)
 st.html(STYLE)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import threading
 from dataclasses import dataclass, replace
 
 import streamlit as st
 
+from app import runs, state
 from app.figures import fmt_count
 from app.plain import plain
 from app.registries import live
@@ -14,6 +16,20 @@ from app.words import WORDS
 from app.workspace import Workspace
 from qbert_core.evaluation import Evaluation
 from qbert_core.quantization import Plan
+
+_wanting = threading.Lock()
+
+
+def want(workspace: Workspace, plan: Plan, place: str = "") -> None:
+    """Have a plan measured for this session, before others'. `place`: of several plans at once each has its own.
+
+    A run of the page that was replaced wants nothing any more: its plan would stay the session's wish, and the
+    newer run would wait for its own for ever.
+    """
+    session = state.session() + (f" {place}" if place else "")
+    with _wanting:
+        if not runs.replaced(runs.this_run()):
+            live().want(session, workspace, plan)
 
 
 @dataclass(frozen=True)

@@ -10,40 +10,50 @@ from functools import wraps
 
 import streamlit as st
 
-from app import selection
+from app import runs, selection
+
+
+def part(draw: Callable[[], None], every: float | None) -> None:
+    """Draw now, and that part alone again `every` so many seconds and when something in it was used.
+
+    After that the page runs where a layer was chosen in it, which is marked elsewhere, too; or where the part
+    is left from a run of the page that was replaced, and shows what that one knew.
+    """
+    run = runs.this_run()
+
+    @st.fragment(run_every=every)
+    @wraps(draw)  # Streamlit names a fragment by its function, and two of one name at one place are one
+    def drawn() -> None:
+        draw()
+        if runs.part_alone() and (selection.changed() or runs.replaced(run)):
+            st.rerun()
+
+    drawn()
 
 
 def draw_until(done: Callable[[], bool], draw: Callable[[], None], every: float) -> None:
     """Draw now; while not `done`, draw that part alone `every` so many seconds, and then run the page once.
 
-    The page runs too when a layer is chosen in that part: the same layer is marked elsewhere. Both are
-    looked at when the part is drawn, never before: a run that is left half-way forgets the button in it
-    that was pressed meanwhile.
+    That is looked at when the part is drawn, never before: a run that is left half-way forgets the button in
+    it that was pressed meanwhile.
     """
-    running, of_page = not done(), True
+    running = not done()
 
-    @st.fragment(run_every=every if running else None)
-    @wraps(draw)  # Streamlit names a fragment by its function, and two of one name at one place are one
+    @wraps(draw)
     def drawn() -> None:
-        nonlocal of_page
         draw()
-        if not of_page and (selection.changed() or (running and done())):
+        if running and runs.part_alone() and done():
             st.rerun()
-        of_page = False
 
-    drawn()
+    part(drawn, every if running else None)
 
 
 def run_page_when(ready: Callable[[], bool], every: float) -> None:
     """Look `every` so many seconds whether what was missing when the page was drawn is `ready`; then run it."""
-    of_page = True
 
-    @st.fragment(run_every=every)
     @wraps(ready)
     def look() -> None:
-        nonlocal of_page
-        if not of_page and ready():
+        if runs.part_alone() and ready():
             st.rerun()
-        of_page = False
 
-    look()
+    part(look, every)

@@ -11,6 +11,7 @@ from app import state
 from app.job import Job
 from app.jobwords import page_of, progress_words, share_done
 from app.plain import plain
+from app.polling import draw_until
 from app.registries import jobs
 from app.sessionjobs import cancel_job, own_jobs
 from app.uploads import Given, Uploads, shown
@@ -167,13 +168,8 @@ def _take(mine: Uploads, given: list[Given]) -> None:
 
 
 def _jobs_list(pages: Mapping[str, st.Page]) -> None:
-    active = any(job.active for job in jobs().all())
-
-    @st.fragment(run_every=1.0 if active else None)
     def draw() -> None:
         listed = jobs().all()
-        if active and not any(job.active for job in listed):
-            st.rerun()
         own = own_jobs()
         others = [job for job in listed if job.active and job not in own]
         if not own and not others:
@@ -189,7 +185,7 @@ def _jobs_list(pages: Mapping[str, st.Page]) -> None:
                 st.caption(f"another session’s job: {progress_words(job) if job.total else job.state}")
 
     with st.container():  # there even when empty: a fragment that grows would draw over what follows it
-        draw()
+        draw_until(lambda: not any(job.active for job in jobs().all()), draw, 1.0)
 
 
 def _job(job: Job, pages: Mapping[str, st.Page]) -> None:

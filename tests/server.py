@@ -45,15 +45,22 @@ def app_server(folder: Path, *options: str, port: int | None = None, warm: bool 
 
     `options` go to `python -m app`. AssertionError, with the log, where it ends before it answers.
     """
-    port = free_port() if port is None else port
-    log = folder / "server.log"
     flag = "--port" if "--serve" in options else "--server.port"
+    env = {**os.environ, "QBERT_HOME": str(folder / "home"), "QBERT_WARM": "yes" if warm else "no"}
+    with serving(("app", *options, flag), folder / "server.log", env, port) as server:
+        yield server
+
+
+@contextmanager
+def serving(
+    command: tuple[str, ...], log: Path, env: dict[str, str], port: int | None = None
+) -> Iterator[Server]:
+    """What `python -m` this command and a port serves."""
+    port = free_port() if port is None else port
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app", *options, flag, str(port)],
-            cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
-            env={**os.environ, "QBERT_HOME": str(folder / "home"), "QBERT_WARM": "yes" if warm else "no"},
-        )  # fmt: skip
+            [sys.executable, "-m", *command, str(port)], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=env
+        )
     server = Server(port, process, log)
     try:
         _await(server)

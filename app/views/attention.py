@@ -10,7 +10,7 @@ from typing import NoReturn
 import streamlit as st
 from plotly.graph_objects import Figure
 
-from app import selection, state
+from app import runs, selection, state
 from app.drawer import drawer
 from app.figures import (
     WINDOW,
@@ -30,9 +30,9 @@ from app.inspections import Example, Look
 from app.items import item_of
 from app.kept import last_kept, show_kept
 from app.looking import look_at
-from app.measured import measured, state_line
+from app.measured import measured, state_line, want
 from app.plain import plain
-from app.polling import draw_until
+from app.polling import draw_until, part
 from app.registries import inspections, live
 from app.views.answers import answers_html, inspected
 from app.views.typed import typed_form
@@ -68,7 +68,7 @@ def page() -> None:
         return
     current = state.tuning(workspace)
     plan = current.plan
-    live().want(state.session(), workspace, plan)
+    want(workspace, plan)
     chosen = _chosen(workspace)
     marked = selection.chosen()
     if marked is not None and marked < workspace.checkpoint.config.layers:
@@ -237,11 +237,11 @@ def _heatmap(workspace: Workspace, plan: Plan, chosen: Chosen) -> None:
             on_select=clicked,
         )
         clicked_on = st.session_state.pop("attention-click", False)
-        if running and (clicked_on or live().settled(workspace, plan)):
+        if running and runs.part_alone() and (clicked_on or live().settled(workspace, plan)):
             st.rerun()
 
     # a click is answered by one run of the page where it need not be that of a fragment first
-    (st.fragment(draw, run_every=POLL) if running else draw)()
+    part(draw, POLL) if running else draw()
 
 
 def _answers(workspace: Workspace, example: Example, look: Look) -> None:

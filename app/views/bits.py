@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 from plotly.graph_objects import Figure
 
-from app import selection, state
+from app import runs, selection, state
 from app.cards import Card, cards
 from app.figures import (
     PlanPoint,
@@ -25,10 +25,10 @@ from app.figures import (
     size_accuracy_scatter,
 )
 from app.kept import drawn, outlined
-from app.measured import Measured, measured, measured_words
+from app.measured import Measured, measured, measured_words, want
 from app.plain import plain
 from app.plantable import Edit, new_edits, plan_table, sent_edits
-from app.polling import draw_until
+from app.polling import draw_until, part
 from app.registries import live
 from app.sessionjobs import own_jobs
 from app.sweeps import finished_sensitivity
@@ -62,7 +62,7 @@ def page() -> None:
     current = state.tuning(workspace)
     _take(sent_edits(), workspace, current)  # what a run that was stopped in its callback has left
     _say_refused(current)
-    live().want(state.session(), workspace, current.plan)  # first: it is measured while the tables are drawn
+    want(workspace, current.plan)  # first: it is measured while the tables are drawn
     left, right = st.columns([37, 63], gap="medium")
     state.write_link(current, **drawers_for_link(workspace, current))
     with right:  # first: people wait for the numbers, and know what they edited
@@ -221,23 +221,21 @@ def _live(workspace: Workspace, current: state.Tuning) -> None:
     plan = current.plan
     live().wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
     running = not live().settled(workspace, plan)
-    last, looked = not running, False
+    last, looked, run = not running, False, runs.this_run()
 
-    @st.fragment(run_every=POLL if running else None)
     def numbers() -> None:
         nonlocal last, looked
-        if running and last:
-            st.rerun()  # only now, so that the last numbers did not wait for the whole page
+        # the last numbers did not wait for the whole page, and those of another run's plan are not shown at all
+        if runs.part_alone() and ((running and last) or runs.replaced(run)):
+            st.rerun()
         if running and looked:
             known = live().result(workspace, plan)
             live().wait(workspace, plan, more_than=known.total - 1 if known else 0, timeout=LOOK)
         last = live().settled(workspace, plan)
         _numbers(workspace, plan, again=running and not looked)
         looked = True
-        if selection.changed():
-            st.rerun()
 
-    numbers()
+    part(numbers, POLL if running else None)
     draw_until(
         lambda: all(live().settled(workspace, preset) for preset in workspace.presets),
         lambda: _scatter(workspace, current),

@@ -16,7 +16,7 @@ from app.items import Item, item_of, plan_column
 from app.kept import kept
 from app.kinds import EMPTY, MOST, Kind, kind_columns, right_by_kind
 from app.looking import look_at
-from app.measured import Measured, measured, measured_words
+from app.measured import Measured, measured, measured_words, want
 from app.plain import plain
 from app.polling import draw_until
 from app.registries import live
@@ -47,7 +47,7 @@ def page() -> None:
         return
     current = state.tuning(workspace)
     plan = current.plan
-    live().want(state.session(), workspace, plan)
+    want(workspace, plan)
     state.write_link(current)
     _numbers(workspace, plan)
     now = measured(workspace, plan)

@@ -23,6 +23,7 @@ from app.exports import (
 from app.figures import fmt_mb, fmt_ratio
 from app.jobs import Job
 from app.jobwords import share_done, start_words
+from app.measured import want
 from app.planfiles import write_plan
 from app.polling import draw_until
 from app.registries import jobs, live
@@ -58,7 +59,7 @@ def page() -> None:
         return
     current = state.tuning(workspace)
     plan = current.plan
-    live().want(state.session(), workspace, plan)
+    want(workspace, plan)
     size = plan_size(workspace.checkpoint.config, plan)
     st.caption(
         f"The session's plan {quoted(plan.name)} (page *Bits*): {size.effective_bits:.2f} effective bits, "

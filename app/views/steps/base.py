@@ -15,7 +15,7 @@ from app.kept import show_kept
 from app.lessons.plans import MATRIX_NAMES, matrix_of
 from app.lessons.questions import Question, Truth
 from app.lessons.settings import Settings
-from app.measured import Measured
+from app.measured import Measured, want
 from app.registries import live, weights
 from app.weights import Answer, ErrorsByCount, OneGroup
 from app.words import WORDS
@@ -110,8 +110,7 @@ class Step:
 
     def measure(self, plan: Plan, place: str = "") -> None:
         """Have a plan measured. `place`: of several plans at once each has its own."""
-        session = state.session() + (f" {place}" if place else "")
-        live().want(session, self.workspace, plan)
+        want(self.workspace, plan, place)
         self._awaited.append(lambda: live().settled(self.workspace, plan))
 
     def complete(self, plan: Plan) -> Evaluation | None:
