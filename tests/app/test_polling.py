@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from streamlit.testing.v1 import AppTest
+
+from app import measured
 
 
 def page_until() -> None:
@@ -31,3 +34,29 @@ def test_a_part_that_is_done_while_the_page_is_drawn_does_not_swallow_the_button
         at = AppTest.from_function(page, default_timeout=30).run()
         at.button[0].click().run()
         assert at.session_state["pressed"], page.__name__
+
+
+def page_wants() -> None:
+    import streamlit as st
+
+    from app import runs
+    from app.measured import want
+
+    runs.begin()
+    want("workspace", "first")
+    st.session_state[runs.NEWEST] = runs.this_run() + 1  # as the next run does, in a thread of its own
+    want("workspace", "late")
+
+
+def test_a_run_that_was_replaced_wants_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its plan would stay the session's wish, and the newer run's would never be measured."""
+    wanted: list[str] = []
+
+    class Wishes:
+        def want(self, session: str, workspace: str, plan: str) -> None:
+            wanted.append(plan)
+
+    monkeypatch.setattr(measured, "live", Wishes)
+    at = AppTest.from_function(page_wants, default_timeout=30).run()
+    assert not at.exception
+    assert wanted == ["first"]

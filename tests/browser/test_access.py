@@ -13,8 +13,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import PAGES, PATIENCE, go_to, rest, watched
+from tests.browser.crowded import crowded
 from tests.browser.test_curvature_pages import Own, button, choose, fill, own  # noqa: F401
-from tests.browser.test_robust import crowded
 from tests.server import app_server
 
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]

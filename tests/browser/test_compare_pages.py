@@ -10,7 +10,8 @@ from playwright.sync_api import Page, expect
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.quantization import preset_named
 from tests.browser.conftest import rest
-from tests.browser.test_curvature_pages import CUT, button, fill, own, plot  # noqa: F401
+from tests.browser.crowded import crowded
+from tests.browser.test_curvature_pages import button, fill, own, plot  # noqa: F401
 
 ROW = 35  # pixels of a table row
 TABS = {"Groups": "groups", "Modules and embeddings": "modules", "One at a time": "one-at-a-time"}
@@ -75,16 +76,7 @@ def test_every_tab_of_compare_shows_its_part_and_nothing_is_cut_off(visit, own):
     for tab, name in TABS.items():
         turn(page, tab)
         expect(page.locator(f".st-key-compare-{name}")).to_be_visible()
-        assert_nothing_cut(page)
-
-
-def assert_nothing_cut(page: Page) -> None:
-    scroll = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    assert scroll[0] <= scroll[1]
-    for part in ("stMetricLabel", "stMetricValue", "stWidgetLabel"):
-        assert page.eval_on_selector_all(f"[data-testid={part}] *", CUT) == []
-    assert page.eval_on_selector_all(".stMain [data-testid=stButton] *", CUT) == []
-    assert page.eval_on_selector_all(".card .value, .card .note", CUT) == []
+        assert crowded(page) == {}
 
 
 def test_a_plan_is_finetuned_saved_and_worked_with(visit, own):  # noqa: F811
@@ -106,7 +98,7 @@ def test_a_plan_is_finetuned_saved_and_worked_with(visit, own):  # noqa: F811
     expect(page.get_by_text("measured on all 60 sentences of the data, finetuned on 60")).to_be_visible()
     assert len(plot(page, "training-loss", "Array.from(plot._fullData[0].y)")) == 6
     assert len(plot(page, "training-metric", "Array.from(plot._fullData[0].y)")) == 6
-    assert_nothing_cut(page)
+    assert crowded(page) == {}
     after = seen.value("Plan, finetuned")
     assert (Path(folder) / "quantization.json").is_file()
     button(page, "Work with the finetuned model").click()

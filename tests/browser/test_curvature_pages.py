@@ -20,8 +20,6 @@ from tests.browser.conftest import nav, rest
 from tests.server import ROOT
 from tests.tiny import make_tiny
 
-CUT = "es => es.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)"
-
 
 @dataclass(frozen=True)
 class Own:

@@ -14,11 +14,11 @@ from playwright.sync_api import Page, expect
 
 from tests.app.conftest import write_table
 from tests.browser.conftest import nav, rest
+from tests.browser.crowded import CUT
 from tests.browser.test_curvature_pages import choose, plot
 from tests.tiny import make_tiny
 
 EVIL = "<img src=x onerror=document.title='hacked'>"
-CUT = "es => es.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)"
 CELLS = "plot._fullData[1].customdata"
 
 

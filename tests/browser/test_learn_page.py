@@ -12,7 +12,8 @@ from playwright.sync_api import Page, expect
 from app.lessons.texts import LESSONS
 from tests.app.conftest import write_table
 from tests.browser.conftest import rest
-from tests.browser.test_curvature_pages import CUT, plot
+from tests.browser.crowded import CUT
+from tests.browser.test_curvature_pages import plot
 from tests.tiny import make_tiny
 
 # formulas that are wider than their column

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from app.figures import colours_for
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.quantization import Plan, SitePlan, preset_named
 from tests.app.conftest import write_table
 from tests.browser.conftest import PAGES, PATIENCE, Visit, go_to, nav, rest
-from tests.browser.test_curvature_pages import CUT, Own, choose, own  # noqa: F401
+from tests.browser.crowded import crowded
+from tests.browser.test_curvature_pages import Own, choose, own  # noqa: F401
 from tests.server import app_server, free_port
 from tests.tiny import make_tiny
 
@@ -202,32 +202,6 @@ def test_a_page_finds_its_plan_again_when_the_server_comes_back(browser: Browser
         seen.expect_plan(plan)
         assert seen.value("Accuracy") == before
     context.close()
-
-
-OVERLAPPING = """() => {
-    const all = [...document.querySelectorAll('.stMain [data-testid=stElementContainer]')]
-        .map(e => [e, e.getBoundingClientRect()]).filter(([e, box]) => box.width > 2 && box.height > 2);
-    const found = [];
-    for (const [i, [e, a]] of all.entries()) for (const [f, b] of all.slice(i + 1)) {
-        const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
-        const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-        if (across > 2 && down > 2 && !e.contains(f) && !f.contains(e))
-            found.push([e.innerText.slice(0, 40), f.innerText.slice(0, 40), across, down]);
-    }
-    return found;
-}"""
-WIDE = "() => ['html', '.stMain'].map(s => document.querySelector(s)).filter(e => e.scrollWidth > e.clientWidth).length"
-TEXTS = (
-    ".card .label", ".card .value", ".card .note", "[data-testid=stMetricLabel] *", "[data-testid=stMetricValue] *",
-    ".stMain [data-testid=stWidgetLabel] *", ".stMain button p", "[data-testid=stSidebarNavLink] span",
-)  # fmt: skip
-
-
-def crowded(page: Page) -> dict[str, Any]:
-    """What is cut off, lies over something else or is wider than the page."""
-    found: dict[str, Any] = {text: page.eval_on_selector_all(text, CUT) for text in TEXTS}
-    found |= {"wide": page.evaluate(WIDE), "overlapping": page.evaluate(OVERLAPPING)}
-    return {name: what for name, what in found.items() if what}
 
 
 # the smallest page and the largest; 1280x800 at 80 % is what 1600x1000 is at 100 %

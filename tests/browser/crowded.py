@@ -1,0 +1,34 @@
+"""What does not fit where it stands on a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playwright.sync_api import Page
+
+CUT = "es => es.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)"
+OVERLAPPING = """() => {
+    const all = [...document.querySelectorAll('.stMain [data-testid=stElementContainer]')]
+        .map(e => [e, e.getBoundingClientRect()]).filter(([e, box]) => box.width > 2 && box.height > 2);
+    const found = [];
+    for (const [i, [e, a]] of all.entries()) for (const [f, b] of all.slice(i + 1)) {
+        const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+        const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+        if (across > 2 && down > 2 && !e.contains(f) && !f.contains(e))
+            found.push([e.innerText.slice(0, 40), f.innerText.slice(0, 40), across, down]);
+    }
+    return found;
+}"""
+WIDE = "() => ['html', '.stMain'].map(s => document.querySelector(s)).filter(e => e.scrollWidth > e.clientWidth).length"
+TEXTS = (
+    ".card .label", ".card .value", ".card .note", "[data-testid=stMetricLabel] *", "[data-testid=stMetricValue] *",
+    "[data-testid=stWidgetLabel] *", ".stMain button p", ".stMain [data-testid=stButton] *",
+    "[data-testid=stSidebarNavLink] span",
+)  # fmt: skip
+
+
+def crowded(page: Page) -> dict[str, Any]:
+    """What is cut off, lies over something else or is wider than the page."""
+    found: dict[str, Any] = {text: page.eval_on_selector_all(text, CUT) for text in TEXTS}
+    found |= {"wide": page.evaluate(WIDE), "overlapping": page.evaluate(OVERLAPPING)}
+    return {name: what for name, what in found.items() if what}
