@@ -57,6 +57,9 @@ h2{padding:.2rem 0 .4rem!important}
   .stMain [data-testid=stHorizontalBlock]:has([data-testid=stPlotlyChart])>[data-testid=stColumn]{min-width:100%}
   .stMain [data-testid=stColumn]:has([data-testid=stWidgetLabel]){min-width:8.5rem}
   .stMain [data-testid=stColumn]:has([data-testid=stCheckbox]){min-width:12rem}
+  .stMain [data-testid=stColumn]:not(:has([data-testid=stColumn])):has([data-testid=stSelectbox]){min-width:12rem}
+  .stMain [data-testid=stColumn]:has(>[data-testid=stVerticalBlock]>:only-child>
+    :is([data-testid=stButton],[data-testid=stDownloadButton],[data-testid=stButtonGroup])){min-width:max-content}
 }
 /* buttons that show an icon: their names are there for screen readers, and to be found */
 :is(.st-key-undo,.st-key-redo,.st-key-reset,.st-key-learn-back,.st-key-learn-next,[class*=st-key-cancel-job-])

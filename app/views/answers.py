@@ -22,6 +22,7 @@ STYLE = """<style>
 .answers table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;margin-top:.35rem}
 .answers th{font-size:.75rem;font-weight:400;opacity:.8;text-align:left;padding:.1rem .4rem .1rem 0}
 .answers td{padding:.12rem .4rem .12rem 0;white-space:nowrap}
+@media (max-width:1080px){.answers td:first-child{white-space:normal}}
 .answers td.p{width:36%;padding-left:.35rem;border:1px solid color-mix(in srgb,currentColor 14%,transparent);
   background-repeat:no-repeat}
 .answers td.chosen{font-weight:600}

@@ -22,13 +22,22 @@ OVERLAPPING = """() => {
 WIDE = "() => ['html', '.stMain'].map(s => document.querySelector(s)).filter(e => e.scrollWidth > e.clientWidth).length"
 TEXTS = (
     ".card .label", ".card .value", ".card .note", "[data-testid=stMetricLabel] *", "[data-testid=stMetricValue] *",
-    "[data-testid=stWidgetLabel] *", ".stMain button p", ".stMain [data-testid=stButton] *",
-    "[data-testid=stSidebarNavLink] span",
+    "[data-testid=stWidgetLabel] *", ".stMain button p", "[data-testid=stSidebarNavLink] span",
+    ".stMain [data-testid=stHtml]",
 )  # fmt: skip
+# what scrolls by design, and a list of sentences
+SCROLLS = ".js-plotly-plot, .plan-table, [role=tablist], .katex, .answers .long, .st-key-attention-row, " + ", ".join(
+    f"[data-testid={name}]" for name in ("stDataFrame", "stCode", "stTextArea")
+)
+CLIPPED = """scrolls => [...document.querySelectorAll('.stMain *')].filter(e =>
+    e.clientWidth > 1 && e.scrollWidth > e.clientWidth + 1 && !e.closest(scrolls)
+    && getComputedStyle(e).display !== 'inline' && getComputedStyle(e).overflowX !== 'visible'
+).map(e => [e.tagName, e.innerText || e.value])"""
 
 
 def crowded(page: Page) -> dict[str, Any]:
     """What is cut off, lies over something else or is wider than the page."""
     found: dict[str, Any] = {text: page.eval_on_selector_all(text, CUT) for text in TEXTS}
+    found["clipped"] = page.evaluate(CLIPPED, SCROLLS)
     found |= {"wide": page.evaluate(WIDE), "overlapping": page.evaluate(OVERLAPPING)}
     return {name: what for name, what in found.items() if what}
