@@ -19,24 +19,36 @@ if TYPE_CHECKING:
     from qbert_core.checkpoints import Checkpoint
     from qbert_core.quantization.trained import TrainedQuantization
     from qbert_core.tasks import Examples, Task
+    from qbert_core.training import Recipe
 
 
 def finetune_command(args: argparse.Namespace) -> dict[str, Any]:
     """Finetuning in full precision, or for a plan; the metrics are those of what was saved, read back."""
-    from qbert_core.checkpoints import load_base, load_checkpoint
-    from qbert_core.evaluation import Evaluator
-    from qbert_core.quantization import calibrate
-    from qbert_core.quantization.trained import TrainedQuantization
+    from qbert_core.errors import InputError
+    from qbert_core.runtime.states import held
     from qbert_core.tasks import task_named
-    from qbert_core.tasks.data import read_table
-    from qbert_core.training import discard_state, finetune, recipe_for
-    from qbert_core.training.layout import STATES
+    from qbert_core.training import recipe_for
 
     task = task_named(args.task)
     names = ("epochs", "lr", "batch_size", "warmup", "weight_decay", "average", "ema", "freeze")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     recipe = replace(recipe_for(task.name, args.plan is not None), **given, seed=args.seed)
     folder = writable_folder(args.save)
+    with held(folder) as ours:
+        if not ours:
+            raise InputError(f"--save {args.save}: another finetuning writes there; wait, or give another folder")
+        return _finetune(args, task, recipe, folder)
+
+
+def _finetune(args: argparse.Namespace, task: Task, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    from qbert_core.checkpoints import load_base, load_checkpoint
+    from qbert_core.evaluation import Evaluator
+    from qbert_core.quantization import calibrate
+    from qbert_core.quantization.trained import TrainedQuantization
+    from qbert_core.tasks.data import read_table
+    from qbert_core.training import discard_state, finetune
+    from qbert_core.training.layout import STATES
+
     plan = None
     report: dict[str, Any] = {}
     if args.plan is None:

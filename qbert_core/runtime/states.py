@@ -45,6 +45,17 @@ def state_folder(home: Path, name: str) -> Iterator[Path | None]:
             os.close(lock)
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Whether `folder`, which must be there, is this process's own until the end; not while it is another's."""
+    lock = _lock(folder)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
 def leftovers(home: Path) -> list[Leftover]:
     """What lies in `home`, the longest idle first."""
     found = []

@@ -53,6 +53,7 @@ from qbert_core.quantization.trained import (
     save_trained,
 )
 from qbert_core.runtime.events import Silent
+from qbert_core.runtime.states import held
 from qbert_core.tasks import TASKS, Batch, Examples, collate, task_named
 from qbert_core.training import Recipe, discard_state, finetune, recipe_for, steps
 from qbert_core.training.quantized import TrainedPlan
@@ -895,6 +896,21 @@ def test_the_same_command_goes_on_and_fresh_starts_over(capsys, finetuned, tmp_p
     assert [point["loss"] for point in found["curve"]] == [point["loss"] for point in whole["curve"]]
     fresh = run(capsys, *command, str(tmp_path / "cut"), "--seed", "5", "--fresh")
     assert fresh["fingerprint"] != whole["fingerprint"]
+
+
+def test_two_finetunings_do_not_write_into_one_folder_at_once(capsys, finetuned, tmp_path):
+    model, data = finetuned
+    command = [
+        "finetune", model, "--task", "sst2", "--data", data, "--train", data, "--epochs", "1", "--save",
+    ]  # fmt: skip
+    save = tmp_path / "saved"
+    save.mkdir()
+    with held(save):  # as a process does that trains there
+        assert main([*command, str(save), "--fresh"]) == 2
+        assert "another finetuning writes there" in capsys.readouterr().err
+        assert list(save.iterdir()) == []
+        run(capsys, *command, str(tmp_path / "beside"))
+    run(capsys, *command, str(save))
 
 
 def test_a_wrong_plan_is_one_line(capsys, finetuned, tmp_path):
