@@ -44,7 +44,6 @@ STYLE = """<style>
 [data-testid="stSidebarUserContent"] [data-testid=stVerticalBlock]{gap:.4rem}
 [data-testid="stSidebarUserContent"] [data-testid=stMarkdown] p{font-size:.875rem}
 h1{padding:0 0 .3rem!important}
-[data-testid=stMetricValue]{font-weight:600} /* as on the cards */
 [data-testid=stButtonGroup]>:not(label) button{min-height:2.5rem} /* as the fields beside it */
 h2{padding:.2rem 0 .4rem!important}
 /* Streamlit's own colours are too pale to read here */

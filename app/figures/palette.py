@@ -180,11 +180,7 @@ def fmt_percent(fraction: float | None, digits: int = 1) -> str:
 
 
 def fmt_signed_points(change: float | None, digits: int = 1) -> str:
-    """A change between two fractions in percentage points: 0.0123 -> "+1.2 pp", 0.0 -> "0.0 pp".
-
-    The minus is a true one. `st.metric` knows a fall only by an ASCII hyphen at the start of its delta, so
-    tell it the direction in another way (`delta_color`, `delta_arrow`).
-    """
+    """A change between two fractions in percentage points, with a true minus: 0.0123 -> "+1.2 pp", 0.0 -> "0.0 pp"."""
     return _signed(_fixed(100 * change, digits)) + _NBSP + "pp" if _present(change) else MISSING
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app import selection, state
+from app.cards import Card, cards
 from app.figures import (
     SURFACE_HEIGHT,
     empty_figure,
@@ -201,19 +202,22 @@ def _truth(document: dict[str, Any]) -> None:
     """What the picture shows of the plan, and what it does not."""
     layer, quantized = layer_label(document["layer"]), document["quantized"]
     zero, real, here = document["loss_at_zero"], quantized["loss"], quantized["loss_at_projection"]
-    trained, projected, measured, share = st.columns(4, gap="small")
-    trained.metric("Loss, trained", fmt_loss(zero), help="With the trained weights, on this draw")
-    projected.metric(
-        "Where the plan falls on the plane", fmt_loss(here), **_change(here - zero),
-        help="The loss on the surface, at the point nearest to the quantized weights",
-    )  # fmt: skip
-    measured.metric(
-        f"Really, {layer} quantized", fmt_loss(real), **_change(real - zero),
-        help="The loss with this layer's quantized weights, all others in full precision",
-    )  # fmt: skip
-    share.metric(
-        "Of the move, in the plane", _share(quantized["explained"]), help="Share of its squared length"
-    )
+    items = [
+        Card("Loss, trained", fmt_loss(zero), ("with the weights as they are",)),
+        Card(
+            "Where the plan falls on the plane",
+            fmt_loss(here),
+            (f"{fmt_lambda(here - zero)} against trained", "nearest to the quantized weights"),
+        ),
+        Card(
+            f"Really, {layer} quantized",
+            fmt_loss(real),
+            (f"{fmt_lambda(real - zero)} against trained", "all other layers in fp32"),
+        ),
+        Card("Of the move, in the plane", _share(quantized["explained"]), ("share of its squared length",)),
+    ]
+    said = f"Losses in nats, on {fmt_count(document['examples'])} training examples"
+    st.html(cards(items, outdated=False, state=said, plan="", n=document["examples"], lines=2))
     values = "; ".join(
         f"λ{'₁₂'[i]} = {fmt_lambda(value)} (residual {_share(residual)}), slope {fmt_lambda(slope)}"
         for i, (value, residual, slope) in enumerate(
@@ -222,7 +226,7 @@ def _truth(document: dict[str, Any]) -> None:
     )
     st.caption(
         f"{_move(quantized, layer)} {values}. {_bend(document['eigenvalues'])}"
-        f"{fmt_count(document['examples'])} examples, {fmt_count(document['evaluations'])} measurements of the loss, "
+        f"{fmt_count(document['evaluations'])} measurements of the loss, "
         f"{fmt_count(document['hvp_count'])} Hessian-vector products, {fmt_seconds(document['seconds'])}."
     )
 
@@ -239,15 +243,6 @@ def _bend(eigenvalues: list[float]) -> str:
     """What a negative eigenvalue means for the picture."""
     down = [f"v{'₁₂'[i]}" for i, value in enumerate(eigenvalues) if value < 0]
     return f"Along {' and '.join(down)} the loss curves down: no minimum on this draw. " if down else ""
-
-
-def _change(value: float) -> dict[str, Any]:
-    """A change as `st.metric` shows it; it cannot tell the sign from a true minus."""
-    return {
-        "delta": fmt_lambda(value),
-        "delta_arrow": "down" if value < 0 else "up" if value > 0 else "off",
-        "delta_color": "off",
-    }
 
 
 def _share(share: float) -> str:

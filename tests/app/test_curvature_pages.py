@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -43,9 +44,12 @@ def words(at: AppTest) -> str:
     """Everything the main part says, with no-break spaces made plain."""
     parts = [*at.main.caption, *at.main.markdown, *at.main.info, *at.main.error]
     said = [part.value for part in parts]
-    said += [f"{metric.label}: {metric.value} {metric.delta}" for metric in at.main.metric]
     said += [chart.proto.alt for chart in at.get("plotly_chart")]
     return "\n".join(said).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def has_cards(at: AppTest) -> bool:
+    return any('class="cards' in html.value for html in at.get("html"))
 
 
 def choose(seen: Visit, label: str, value: Any) -> AppTest:
@@ -147,7 +151,7 @@ class TestLandscape:
     def test_before_the_first_job_it_says_what_to_do(self, page: Visit) -> None:
         assert [title.value for title in page.at.title] == ["Loss landscape"]
         assert words(page.at).count("press Start") == 2
-        assert not page.at.main.metric
+        assert not has_cards(page.at)
 
     def test_start_runs_a_command_the_command_line_takes(
         self, page: Visit, speaker: Speaker, source: Source, workspace: Workspace
@@ -181,7 +185,7 @@ class TestLandscape:
         assert parse_plan(json.loads(path.read_text()), sites_of(workspace.checkpoint.config), "") == plan
         assert plan.digest in path.name
         speaker.give(landscape(plan))
-        seen.until(lambda at: at.main.metric, "the numbers")
+        seen.until(has_cards, "the numbers")
         assert "an earlier landscape" not in words(seen.at)
         choose(seen, "Bits", "qbert-2")
         assert "an earlier landscape" in words(seen.at)
@@ -195,7 +199,7 @@ class TestLandscape:
         speaker.say(None, None, landscape(workspace.start, known=2))
         choose(page, "Training data", source.data)
         press(page, "Start")
-        at = page.until(lambda at: at.main.metric, "the first numbers")
+        at = page.until(has_cards, "the first numbers")
         assert "on 3 by 3 points" in words(at)
         assert any(b.label == "Cancel" for b in at.main.button)
         speaker.give(landscape(workspace.start))
@@ -208,12 +212,13 @@ class TestLandscape:
         speaker.give(landscape(workspace.start))
         choose(page, "Training data", source.data)
         press(page, "Start")
-        at = page.until(lambda at: at.main.metric, "the numbers")
-        numbers = {metric.label: (metric.value, metric.delta) for metric in at.main.metric}
-        assert numbers["Loss, trained"] == ("0.200", "")
-        assert numbers["Where the plan falls on the plane"] == ("0.575", "+0.375")
-        assert numbers["Really, L1 quantized"] == ("1.25", "+1.05")
-        assert numbers["Of the move, in the plane"] == ("2.34\xa0%", "")
+        at = page.until(has_cards, "the numbers")
+        assert page.card("Loss, trained") == "0.200"
+        assert page.card("Where the plan falls on the plane") == "0.575"
+        assert page.card("Really, L1 quantized") == "1.25"
+        assert page.card("Of the move, in the plane") == "2.34\xa0%"
+        notes = re.findall(r'class="note">([^<]*)<', page.page_html())
+        assert [note.partition(" ")[0] for note in notes] == ["with", "+0.375", "+1.05", "share"]
         text = words(at)
         assert f"`{workspace.start.name}` moves L1's weights by 3.50, most of it out of this plane." in text
         assert "λ₁ = +4.00 (residual 0.400 %), slope \N{MINUS SIGN}0.0100" in text
@@ -228,7 +233,7 @@ class TestLandscape:
         speaker.give(still)
         choose(page, "Training data", source.data)
         press(page, "Start")
-        at = page.until(lambda at: at.main.metric, "the numbers")
+        at = page.until(has_cards, "the numbers")
         assert f"`{workspace.baseline.name}` leaves L1 as it is." in words(at)
 
     def test_a_plans_name_is_text(
@@ -237,7 +242,7 @@ class TestLandscape:
         speaker.give(landscape(replace(workspace.start, name="`<img src=x>` **b**\n\n# h")))
         choose(page, "Training data", source.data)
         press(page, "Start")
-        at = page.until(lambda at: at.main.metric, "the numbers")
+        at = page.until(has_cards, "the numbers")
         assert "`<img src=x> **b** # h` moves" in words(at)
 
     def test_a_job_that_failed_says_why(self, page: Visit, speaker: Speaker, source: Source) -> None:
@@ -254,7 +259,7 @@ class TestLandscape:
         speaker.say(landscape(workspace.start, known=2))
         choose(page, "Training data", source.data)
         press(page, "Start")
-        page.until(lambda at: at.main.metric, "the first numbers")
+        page.until(has_cards, "the first numbers")
         at = press(page, "Cancel")
         assert "Cancelled after 9 points." in words(at)
         assert "on 3 by 3 points" in words(at)

@@ -69,8 +69,8 @@ def button(page: Page, name: str) -> Locator:
     return page.get_by_role("button", name=name, exact=True)
 
 
-def metric(page: Page, label: str) -> Locator:
-    return page.get_by_test_id("stMetric").filter(has_text=label).get_by_test_id("stMetricValue")
+def card(page: Page, label: str) -> Locator:
+    return page.locator(f'.card[aria-label="{label}"] .value')
 
 
 def plot(page: Page, key: str, expression: str) -> Any:
@@ -93,15 +93,15 @@ def test_a_landscape_shows_what_the_command_line_says(visit, own, tmp_path):
     choose(page, "Bits", "directq-2")
     choose(page, "Grid", "11²")
     button(page, "Start").click()
-    expect(button(page, "Cancel").or_(metric(page, "Loss, trained"))).to_be_visible()
+    expect(button(page, "Cancel").or_(card(page, "Loss, trained"))).to_be_visible()
     expect(button(page, "Start")).to_be_visible()
     expected = own.run("landscape", tmp_path / "out", "--layer", "1", "--steps", "11", "--plan", "directq-2")
     quantized = expected["quantized"]
-    expect(metric(page, "Loss, trained")).to_have_text(fmt_loss(expected["loss_at_zero"]))
+    expect(card(page, "Loss, trained")).to_have_text(fmt_loss(expected["loss_at_zero"]))
     # the plane's directions are found to a residual of 1 %, by other steps where there are other threads
-    shown = float(metric(page, "falls on the plane").inner_text())
+    shown = float(card(page, "Where the plan falls on the plane").inner_text())
     assert shown == pytest.approx(quantized["loss_at_projection"], rel=0.01)
-    expect(metric(page, "Really, L2 quantized")).to_have_text(fmt_loss(quantized["loss"]))
+    expect(card(page, "Really, L2 quantized")).to_have_text(fmt_loss(quantized["loss"]))
     expect(page.get_by_text("directq-2 moves L2's weights by")).to_be_visible()
     for key, axes in (
         ("landscape-contour", "plot._fullLayout"),
@@ -119,7 +119,7 @@ def test_a_landscape_shows_what_the_command_line_says(visit, own, tmp_path):
     choose(page, "Layer", "L2")
     expect(page.get_by_text("an earlier landscape")).to_have_count(0)
     page.reload()
-    expect(metric(page, "Really, L2 quantized")).to_have_text(fmt_loss(quantized["loss"]))
+    expect(card(page, "Really, L2 quantized")).to_have_text(fmt_loss(quantized["loss"]))
 
 
 def test_the_plan_of_the_session_is_what_is_projected(visit, own):
@@ -154,7 +154,7 @@ def test_cancel_keeps_the_points_so_far_and_a_turned_surface_stays_turned(visit)
     button(page, "Cancel").click()
     expect(page.get_by_text(re.compile(r"Cancelled after \d+ points"))).to_be_visible()
     expect(button(page, "Start")).to_be_visible()
-    expect(metric(page, "Loss, trained")).to_be_visible()
+    expect(card(page, "Loss, trained")).to_be_visible()
 
     canvas = page.locator(".st-key-landscape-surface canvas").first
     expect(canvas).to_be_visible()
