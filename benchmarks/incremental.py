@@ -23,6 +23,7 @@ from qbert_core.bert import forward
 from qbert_core.checkpoints import Checkpoint, load_checkpoint
 from qbert_core.evaluation import Evaluator, calibration
 from qbert_core.quantization import ActivationRanges, Plan, Quantizer, SitePlan, preset_named, sites_of
+from qbert_core.quantization.integer import integer_products_pay
 from qbert_core.tasks import Batch, Examples, Task, collate, length_batches, task_named
 from qbert_core.tasks.data import read_table
 
@@ -212,11 +213,12 @@ def _levers(subject: Subject, samples: list[Sample], mean: list[float]) -> Table
         ],
         ["with the evaluator around it", "", spread(bare), ratio(bare, by_length)],
     ]
+    how = "in whole numbers" if integer_products_pay() else "in fp32 without int8 instructions"
     for name, variant in (
         ("+ inputs of linear layers quantized, in fp32", "whole, simulated, no attention"),
-        ("+ inputs of linear layers quantized, in whole numbers", "whole, no attention"),
+        (f"+ inputs of linear layers quantized, {how}", "whole, no attention"),
         ("+ attention KL", "whole, fp32 activations"),
-        ("+ attention KL, inputs quantized, in whole numbers", "whole"),
+        (f"+ attention KL, inputs quantized, {how}", "whole"),
     ):
         times = values(samples, variant)
         rows.append([name, "", spread(times), ratio(times, bare)])
