@@ -67,6 +67,7 @@ def landscape_surface(landscape: Landscape | None, *, dark: bool) -> go.Figure:
             figure.add_trace(trace)
     figure.update_layout(
         legend_itemsizing="constant",  # marks in a scene are sized in its own units
+        modebar_orientation="v",  # beside the legend, which is nearly as wide as the figure
         scene={
             "xaxis": _axis(axis_title(landscape, "x"), span(landscape, "x"), colours),
             "yaxis": _axis(axis_title(landscape, "y"), span(landscape, "y"), colours),
