@@ -47,7 +47,11 @@ def state_folder(home: Path, name: str) -> Iterator[Path | None]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[bool]:
-    """Whether `folder`, which must be there, is this process's own until the end; not while it is another's."""
+    """Whether `folder`, which must be there, is this process's own until the end; not while it is another's.
+    Always where there are no locks."""
+    if fcntl is None:  # nor can a folder be opened there
+        yield True
+        return
     lock = _lock(folder)
     try:
         yield lock is not None
@@ -99,9 +103,11 @@ def _lock(folder: Path) -> int | None:
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         return None
+    except OSError:
+        pass  # a file system without locks, as some in networks: like Windows
     return descriptor
 
 

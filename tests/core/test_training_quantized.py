@@ -3,6 +3,7 @@ learns; it goes on after a kill as if nothing had been; what it saves measures w
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -911,6 +912,19 @@ def test_two_finetunings_do_not_write_into_one_folder_at_once(capsys, finetuned,
         assert list(save.iterdir()) == []
         run(capsys, *command, str(tmp_path / "beside"))
     run(capsys, *command, str(save))
+
+
+def test_a_folder_where_nothing_can_be_locked_is_trained_in_all_the_same(capsys, finetuned, tmp_path, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    model, data = finetuned
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    made = run(
+        capsys, "finetune", model, "--task", "sst2", "--data", data, "--train", data, "--epochs", "1",
+        "--save", str(tmp_path / "saved"),
+    )  # fmt: skip
+    assert made["epochs"] == 1
 
 
 def test_a_wrong_plan_is_one_line(capsys, finetuned, tmp_path):
