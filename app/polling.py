@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import streamlit as st
 
@@ -46,6 +47,21 @@ def draw_until(done: Callable[[], bool], draw: Callable[[], None], every: float)
             st.rerun()
 
     part(drawn, every if running else None)
+
+
+def once(press: Callable[..., None]) -> Callable[..., None]:
+    """The `on_click` of a button of the page, in no part: `press`, once for every press.
+
+    A browser sends a press a moment after the click. What it asks for in between, to draw a part again, has the
+    press with it, too.
+    """
+
+    @wraps(press)
+    def pressed(*arguments: Any) -> None:
+        if not runs.part_alone():
+            press(*arguments)
+
+    return pressed
 
 
 def run_page_when(ready: Callable[[], bool], every: float) -> None:

@@ -28,7 +28,7 @@ from app.kept import drawn, outlined
 from app.measured import Measured, measured, measured_words, want
 from app.plain import plain
 from app.plantable import Edit, new_edits, plan_table, sent_edits
-from app.polling import draw_until, part
+from app.polling import draw_until, once, part
 from app.registries import live
 from app.sessionjobs import own_jobs
 from app.sweeps import finished_sensitivity
@@ -99,11 +99,11 @@ def _edit(workspace: Workspace, current: state.Tuning) -> None:
     pick.selectbox("Start from", options, index=options.index(matching), key=key, on_change=choose)
     undo.button(
         "Undo", icon=":material/undo:", help="Undo", key="undo", width="stretch",
-        disabled=not current.undo, on_click=state.step_back, args=(current,),
+        disabled=not current.undo, on_click=once(state.step_back), args=(current,),
     )  # fmt: skip
     redo.button(
         "Redo", icon=":material/redo:", help="Redo", key="redo", width="stretch",
-        disabled=not current.redo, on_click=state.step_forward, args=(current,),
+        disabled=not current.redo, on_click=once(state.step_forward), args=(current,),
     )  # fmt: skip
     reset.button(
         "Reset", icon=":material/restart_alt:", help=f"Back to {workspace.start.name}", key="reset",

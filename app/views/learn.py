@@ -14,7 +14,7 @@ from app.lessons.handout import handout
 from app.lessons.questions import Truth
 from app.lessons.settings import Settings, settings_from
 from app.lessons.texts import LESSONS
-from app.polling import draw_until
+from app.polling import draw_until, once
 from app.views.steps import STEPS, Step
 from app.views.steps.base import Learn, Prediction
 from app.waiting import loaded_workspace
@@ -121,20 +121,21 @@ def _stepper(learn: Learn) -> None:
         learn.settings = replace(learn.settings, lesson=st.session_state[key])
 
     def go(by: int) -> None:
-        learn.settings = replace(learn.settings, lesson=learn.settings.lesson + by)
+        lesson = min(max(learn.settings.lesson + by, 1), len(LESSONS))  # pressed faster than the page is drawn
+        learn.settings = replace(learn.settings, lesson=lesson)
 
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.button(
             "Previous step", icon=":material/arrow_back:", key="learn-back", help="Previous step",
-            on_click=go, args=(-1,), disabled=learn.settings.lesson == 1,
+            on_click=once(go), args=(-1,), disabled=learn.settings.lesson == 1,
         )  # fmt: skip
         st.segmented_control(
             "Step", range(1, len(LESSONS) + 1), key=key, on_change=chosen, required=True,
             label_visibility="collapsed", format_func=lambda number: f"{number} {LESSONS[number - 1].title}",
         )  # fmt: skip
         st.button(
-            "Next step", icon=":material/arrow_forward:", key="learn-next", help="Next step", on_click=go, args=(1,),
-            disabled=learn.settings.lesson == len(LESSONS),
+            "Next step", icon=":material/arrow_forward:", key="learn-next", help="Next step",
+            on_click=once(go), args=(1,), disabled=learn.settings.lesson == len(LESSONS),
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from app import runs
-from app.polling import draw_until
+from app.polling import draw_until, once
 
 PATIENCE = 60  # seconds
 
@@ -27,8 +27,9 @@ def further() -> None:
 runs.begin()
 done: Done = st.session_state.setdefault("done", Done())
 number: int = st.session_state.setdefault("number", 1)
-st.button("Further", on_click=further)
+st.button("Further", on_click=once(further))
 if number == 2:
+    st.markdown("run 2 stands still")
     deadline = time.monotonic() + PATIENCE
     while done.number < 3 and time.monotonic() < deadline:
         time.sleep(0.01)

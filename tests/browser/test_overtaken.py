@@ -1,4 +1,4 @@
-"""A run of a page that is overtaken by the next one, and what it declares after that."""
+"""What runs of a page and requests for a part of it do to each other when they come close together."""
 
 from __future__ import annotations
 
@@ -11,25 +11,48 @@ from playwright.sync_api import expect
 
 from tests.server import ROOT, serving
 
+# The press waits in line while the browser is busy, and so does the next request for the part, behind it: that
+# is sent after the click, and before what the click asks for.
+PRESS = """button => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => button.click();
+    port2.postMessage("press");
+    const end = performance.now() + 100;
+    while (performance.now() < end);
+}"""
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the page beside this file."""
-    log = tmp_path_factory.mktemp("overtaken") / "server.log"
-    script = str(Path(__file__).with_name("overtaken.py"))
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a page beside this file."""
+    script = str(Path(__file__).with_name(request.param))
     command = ("streamlit", "run", script, "--server.headless=true", "--server.port")
-    with serving(command, log, {**os.environ, "PYTHONPATH": str(ROOT)}) as started:
+    with serving(command, tmp_path / "server.log", {**os.environ, "PYTHONPATH": str(ROOT)}) as started:
         yield started.address
 
 
+@pytest.mark.parametrize("server", ["overtaken.py"], indirect=True)
 def test_what_an_overtaken_run_declares_late_does_not_stay(visit) -> None:
     seen = visit()
     page = seen.page
     expect(page.get_by_text("part of run 1")).to_be_visible()
     page.get_by_role("button", name="Further").click()
-    page.wait_for_timeout(300)
+    expect(page.get_by_text("run 2 stands still")).to_be_visible()
     page.get_by_role("button", name="Further").click()
     expect(page.get_by_text("part of run 3")).to_be_visible()
     page.wait_for_timeout(2000)  # it is drawn again meanwhile, ten times a second
     expect(page.get_by_text("part of run 3")).to_be_visible()
+    assert seen.errors == []
+
+
+@pytest.mark.parametrize("server", ["pressed.py"], indirect=True)
+def test_a_press_counts_once_while_a_part_is_asked_for(visit) -> None:
+    seen = visit()
+    page = seen.page
+    expect(page.get_by_text("pressed 0 times")).to_be_visible()
+    for times in range(1, 11):
+        page.get_by_role("button", name="Press").evaluate(PRESS)
+        expect(page.get_by_text(f"pressed {times} times")).to_be_visible()
+    page.wait_for_timeout(500)
+    expect(page.get_by_text("pressed 10 times")).to_be_visible()
     assert seen.errors == []
