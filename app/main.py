@@ -19,7 +19,7 @@ st.set_page_config(
     initial_sidebar_state=232,
 )
 
-from app import going, runs, selection  # noqa: E402
+from app import going, presses, runs, selection  # noqa: E402
 from app.history import ONE_ENTRY  # noqa: E402
 from app.listening import listening  # noqa: E402
 from app.marked import marked_layer  # noqa: E402
@@ -99,6 +99,7 @@ sections = {
 }
 by_name = {shows.url_path: shows for section in sections.values() for shows in section} | {"bits": bits_page}
 runs.begin()
+pressed = presses.made()
 page = st.navigation(sections)
 going.on(page)
 st.html(STYLE)
@@ -112,3 +113,4 @@ page.run()
 with st.sidebar:
     marked_layer()
     going.follow(by_name)
+presses.forget(pressed)

@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import runs, selection
+from app import presses, runs, selection
 
 
 def part(draw: Callable[[], None], every: float | None) -> None:
@@ -25,7 +25,10 @@ def part(draw: Callable[[], None], every: float | None) -> None:
     @st.fragment(run_every=every)
     @wraps(draw)  # Streamlit names a fragment by its function, and two of one name at one place are one
     def drawn() -> None:
+        pressed = presses.made()
         draw()
+        if runs.part_alone():
+            presses.forget(pressed)
         if runs.part_alone() and (selection.changed() or runs.replaced(run)):
             st.rerun()
 

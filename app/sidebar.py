@@ -12,6 +12,7 @@ from app.job import Job
 from app.jobwords import page_of, progress_words, share_done
 from app.plain import plain
 from app.polling import draw_until
+from app.presses import pressed
 from app.registries import jobs
 from app.sessionjobs import cancel_job, own_jobs
 from app.uploads import Given, Uploads, shown
@@ -109,7 +110,7 @@ def _form() -> None:
             help="The task model and data should be for; any: what the model is for. Columns the data need:\n\n"
             + "\n\n".join(f"{w.title}: {w.columns}" for w in WORDS.values()),
         )
-        if st.form_submit_button("Load", width="stretch"):
+        if pressed(st.form_submit_button, "Load", width="stretch", key="load"):
             st.session_state.pop("source_error", None)
             try:
                 names = [mine.path_of(text.strip() or "demo") for text in (model, data)]
@@ -135,7 +136,7 @@ def _upload_form() -> None:
             f"Data: one {', '.join(SUFFIXES)}. At most {mine.megabytes:,} MB. Only this tab sees them, until it "
             "is closed or reloaded; no link holds them.",
         )
-        if st.form_submit_button("Load these files", width="stretch"):
+        if pressed(st.form_submit_button, "Load these files", width="stretch", key="load-files"):
             try:
                 _take(mine, [Given(file.name, file) for file in given])
             finally:
@@ -201,7 +202,8 @@ def _job(job: Job, pages: Mapping[str, st.Page]) -> None:
             name.caption(label, help=more)
         if button is not None:
             st.progress(share_done(job), text=progress_words(job))
-            if button.button(
+            if pressed(
+                button.button,
                 f"Cancel {label}",
                 icon=":material/close:",
                 key=f"cancel-job-{job.key}",

@@ -29,6 +29,7 @@ from app.measured import Measured, measured, measured_words, want
 from app.plain import plain
 from app.plantable import Edit, new_edits, plan_table, sent_edits
 from app.polling import draw_until, once, part
+from app.presses import pressed
 from app.registries import live
 from app.sessionjobs import own_jobs
 from app.sweeps import finished_sensitivity
@@ -202,7 +203,7 @@ def _everywhere(workspace: Workspace, current: state.Tuning) -> None:
     ):
         chosen = st.select_slider("Bits", BIT_CHOICES, "4")
         count = st.number_input("Groups", 1, 65536, 128)
-        if st.form_submit_button("Apply", width="stretch"):
+        if pressed(st.form_submit_button, "Apply", width="stretch", key="all-apply"):
             wanted = FULL if chosen == BIT_CHOICES[-1] else int(chosen)
             free = [site for site in sites if site.layer not in current.locked]
             state.change(current, _named(everywhere(current.plan, free, wanted, int(count)), workspace))

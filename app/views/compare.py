@@ -32,6 +32,7 @@ from app.jobs import Job
 from app.jobwords import fmt_seconds, sensitivity_first, start_words, under_way
 from app.kept import show_kept
 from app.plain import plain
+from app.presses import pressed
 from app.registries import jobs
 from app.reported import GROUPS, METHODS, METRICS, TEXTS, ReportedRow
 from app.sessionjobs import cancel_job, follow, own_jobs, start_job
@@ -150,11 +151,12 @@ def _controls(
     wanted = arguments(workspace, settings)
     job = _shown(wanted)
     if job and job.active:
-        if go.button("Cancel", icon=":material/close:", width="stretch", key=f"cancel-{experiment}"):
+        if pressed(go.button, "Cancel", icon=":material/close:", width="stretch", key=f"cancel-{experiment}"):
             cancel_job(job)
-    elif go.button(
-        "Start", icon=":material/play_arrow:", type="primary", width="stretch", key=f"start-{experiment}"
-    ):
+    elif pressed(
+        go.button, "Start", icon=":material/play_arrow:", type="primary", width="stretch",
+        key=f"start-{experiment}",
+    ):  # fmt: skip
         _start(workspace, settings, wanted)
     return settings, wanted, job
 
@@ -386,8 +388,8 @@ def _chosen_line(
         same = f", the same plan as {quoted(row['same_as'])}" if row["same_as"] else ""
         later = "" if plan else "; its plan can be taken when all rows are there"
         words.caption(f"Chosen: {quoted(row['name'])}{same}{later}.")
-    if tune.button(
-        "Tune this plan", icon=":material/tune:", disabled=plan is None, width="stretch",
+    if pressed(
+        tune.button, "Tune this plan", icon=":material/tune:", disabled=plan is None, width="stretch",
         key=f"tune-{experiment}", help="Puts it on the page Bits",
     ) and plan is not None:  # fmt: skip
         state.change(state.tuning(workspace), plan)

@@ -20,6 +20,7 @@ from app.jobs import Job
 from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
+from app.presses import pressed
 from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.trainingdata import accepted
 from app.workspace import Workspace
@@ -41,14 +42,15 @@ def density_section(workspace: Workspace, blocks: list[BlockSensitivity], data: 
         label = st.selectbox("Block", list(named), key="density-block", persist_state="session")
         job = next((j for j in density_jobs(workspace) if j.arguments[2:4] == named[label]), None)
         if job and job.active:
-            if st.button("Cancel", icon=":material/close:", width="stretch", key="cancel-density"):
+            if pressed(st.button, "Cancel", icon=":material/close:", width="stretch", key="cancel-density"):
                 cancel_job(job)
             counts = job.total and job.state == "running"
             text = f"{job.done} of {job.total} products" if counts else start_words(job)
             st.progress(share_done(job), text=text)
-        elif st.button(
-            "Start density", icon=":material/play_arrow:", width="stretch", disabled=not data
-        ) and accepted(workspace.task, data):
+        elif pressed(
+            st.button, "Start density", icon=":material/play_arrow:", width="stretch", disabled=not data,
+            key="start-density",
+        ) and accepted(workspace.task, data):  # fmt: skip
             arguments = [
                 "density", workspace.source.model, *named[label], "--task", workspace.task.name,
                 "--train", data, "--fraction", str(fraction), "--steps", str(STEPS), "--probes", str(PROBES),

@@ -19,6 +19,7 @@ from app.looking import look_at
 from app.measured import Measured, measured, measured_words, want
 from app.plain import plain
 from app.polling import draw_until
+from app.presses import pressed
 from app.registries import live
 from app.tables import show_table
 from app.views.answers import Both, answers_html, inspected
@@ -233,7 +234,7 @@ def _detail(workspace: Workspace, plan: Plan, flip: Flip) -> None:
         st.session_state["examples-tab"] = TABS[2]
 
     with st.container(horizontal=True, gap="small"):
-        if st.button("See its attention", icon=":material/visibility:", key="flip-attention"):
+        if pressed(st.button, "See its attention", icon=":material/visibility:", key="flip-attention"):
             look_at_row(workspace, flip.index)
         st.button(
             "Change its words", icon=":material/edit:", key="flip-edit", on_click=edit,
@@ -347,5 +348,5 @@ def _typed_answer(
             st.error(plain(look.error or ""), icon=":material/error:")
         else:
             _answers(workspace, item_of(workspace, example), inspected(look.inspection), "typed")
-            if st.button("See its attention", icon=":material/visibility:", key="typed-attention"):
+            if pressed(st.button, "See its attention", icon=":material/visibility:", key="typed-attention"):
                 look_at_typed()

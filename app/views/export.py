@@ -26,6 +26,7 @@ from app.jobwords import share_done, start_words
 from app.measured import want
 from app.planfiles import write_plan
 from app.polling import draw_until
+from app.presses import pressed
 from app.registries import jobs, live
 from app.sessionjobs import cancel_job, follow, own_jobs, start_job
 from app.sweeps import finished_sensitivity
@@ -150,10 +151,10 @@ def _model(workspace: Workspace, plan: Plan) -> None:
     wanted = arguments(workspace, plan, layout)
     job = jobs().latest(wanted)
     if job and job.active:
-        if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-export"):
+        if pressed(go.button, "Cancel", icon=":material/close:", width="stretch", key="cancel-export"):
             cancel_job(job)
-    elif go.button(
-        "Export", icon=":material/play_arrow:", type="primary", width="stretch", key="start-export"
+    elif pressed(
+        go.button, "Export", icon=":material/play_arrow:", type="primary", width="stretch", key="start-export"
     ):
         _start(workspace, plan, wanted)
     sizes = " or ".join(

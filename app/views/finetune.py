@@ -28,6 +28,7 @@ from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.planfiles import write_plan
+from app.presses import pressed
 from app.registries import jobs
 from app.sessionjobs import cancel_job, follow, own_jobs, start_job
 from app.trainingdata import check_training_data, training_data_input
@@ -151,10 +152,10 @@ def _start_or_cancel(
     with where:
         st.code(str(shown), language=None, wrap_lines=True)
     if job and job.active:
-        if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-finetune"):
+        if pressed(go.button, "Cancel", icon=":material/close:", width="stretch", key="cancel-finetune"):
             cancel_job(job)
-    elif go.button(
-        "Start", icon=":material/play_arrow:", type="primary", width="stretch", key="start-finetune"
+    elif pressed(
+        go.button, "Start", icon=":material/play_arrow:", type="primary", width="stretch", key="start-finetune"
     ):  # fmt: skip
         _start(workspace, settings, wanted)
 
@@ -376,9 +377,9 @@ def _outcome_full(task: Task, report: dict[str, Any], folder: Path) -> None:
 def _work_with(source: Source, plan: Plan | None, note: str) -> None:
     """The way to go on with what was trained."""
     go, said = st.columns([2, 5], vertical_alignment="center", gap="small")
-    if go.button(
-        "Work with the finetuned model", icon=":material/model_training:", width="stretch", key="use-finetuned",
-        disabled=not Path(source.model).is_dir(),
+    if pressed(
+        go.button, "Work with the finetuned model", icon=":material/model_training:", width="stretch",
+        key="use-finetuned", disabled=not Path(source.model).is_dir(),
     ):  # fmt: skip
         state.work_with(source, plan)
         go_to("bits")

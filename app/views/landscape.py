@@ -26,6 +26,7 @@ from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.planfiles import plan_path, write_plan
+from app.presses import pressed
 from app.registries import jobs
 from app.sessionjobs import cancel_job, follow, own_jobs, start_job
 from app.trainingdata import accepted, training_data_input
@@ -115,10 +116,13 @@ def _controls(workspace: Workspace) -> tuple[list[str], Job | None]:
     arguments = _arguments(workspace, settings)
     job = _shown(workspace, arguments)
     if job and job.active:
-        if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-landscape"):
+        if pressed(go.button, "Cancel", icon=":material/close:", width="stretch", key="cancel-landscape"):
             cancel_job(job)
     else:
-        start = go.button("Start", icon=":material/play_arrow:", type="primary", width="stretch")
+        start = pressed(
+            go.button, "Start", icon=":material/play_arrow:", type="primary", width="stretch",
+            key="start-landscape",
+        )  # fmt: skip
         if start and accepted(workspace.task, data):
             _start(workspace, settings)
     return arguments, job

@@ -14,6 +14,7 @@ from app.jobwords import share_done, start_words, time_left
 from app.kept import show_kept
 from app.plain import plain
 from app.planfiles import write_sensitivity
+from app.presses import pressed
 from app.rankings import AXES, NAMES, arguments, plans_csv, ranks_table, ranks_words
 from app.sessionjobs import cancel_job, own_jobs, start_job
 from app.sweeps import finished_sensitivity
@@ -77,7 +78,7 @@ def prediction_section(workspace: Workspace) -> None:
 def _start(workspace: Workspace, job: Job | None) -> None:
     sensitivity = finished_sensitivity(workspace, own_jobs())
     if job and job.active:
-        if st.button("Cancel", icon=":material/close:", width="stretch", key="cancel-ranking"):
+        if pressed(st.button, "Cancel", icon=":material/close:", width="stretch", key="cancel-ranking"):
             cancel_job(job)
         st.progress(share_done(job), text=_progress(job))
         return
@@ -85,12 +86,13 @@ def _start(workspace: Workspace, job: Job | None) -> None:
         "Random plans", 5, 500, PLANS, key="ranked-plans", persist_state="session",
         help="Of every size, five of each; 12 plans of least predicted harm come on top",
     )  # fmt: skip
-    pressed = st.button(
-        "Rank plans", icon=":material/play_arrow:", width="stretch", disabled=sensitivity is None, key="rank"
-    )
+    start = pressed(
+        st.button, "Rank plans", icon=":material/play_arrow:", width="stretch", disabled=sensitivity is None,
+        key="rank",
+    )  # fmt: skip
     if sensitivity is None:
         st.caption("It needs a finished analysis of whole layers: press Start above.")
-    elif pressed:
+    elif start:
         try:
             write_sensitivity(sensitivity)
         except OSError as error:

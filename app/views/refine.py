@@ -12,6 +12,7 @@ from app.jobs import Job
 from app.jobwords import share_done, start_words, time_left
 from app.plain import plain
 from app.planfiles import write_plan, write_sensitivity
+from app.presses import pressed
 from app.refinements import arguments, better, changes, starts_from, tries_csv, verdict
 from app.sessionjobs import cancel_job, follow, own_jobs, start_job
 from app.sweeps import finished_sensitivity
@@ -72,7 +73,7 @@ def _under_way(job: Job, current: state.Tuning) -> None:
             f", {left} to go" if left else ""
         )
     bar.progress(share_done(job), text=text)
-    if stop.button("Cancel", width="stretch", key="cancel-refine"):
+    if pressed(stop.button, "Cancel", width="stretch", key="cancel-refine"):
         cancel_job(job)
     if starts_from(job) != current.plan.digest:
         st.caption("Refines the plan that was here when it was started.")
@@ -90,7 +91,8 @@ def _controls(workspace: Workspace, current: state.Tuning) -> None:
         persist_state="session",
         disabled=sensitivity is None,
     )
-    pressed = go.button(
+    start = pressed(
+        go.button,
         LABEL,
         icon=":material/target:",
         width="stretch",
@@ -100,7 +102,7 @@ def _controls(workspace: Workspace, current: state.Tuning) -> None:
     )
     if sensitivity is None:
         st.caption("Refining needs a finished analysis of this model’s layers: page *Sensitivity*, Start.")
-    elif pressed:
+    elif start:
         _start(workspace, current, sensitivity, int(tries))
 
 
@@ -135,8 +137,8 @@ def _result(workspace: Workspace, current: state.Tuning, document: dict[str, Any
     end = refined["end"]["plan_digest"]
     if better(refined):
         taken = current.plan.digest == end
-        if use.button(
-            "This plan is in use" if taken else "Use this plan", icon=":material/check:", width="stretch",
+        if pressed(
+            use.button, "This plan is in use" if taken else "Use this plan", icon=":material/check:", width="stretch",
             disabled=taken, key="use-refined",
         ):  # fmt: skip
             plan = parse_plan(document["plan"], sites_of(workspace.checkpoint.config), "the refined plan")

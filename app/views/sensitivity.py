@@ -25,6 +25,7 @@ from app.jobs import Job
 from app.jobwords import fmt_seconds, share_done, start_words, time_left
 from app.kept import show_kept
 from app.plain import plain
+from app.presses import pressed
 from app.sessionjobs import cancel_job, follow, own_jobs, start_job
 from app.table import by_layer as plan_by_layer
 from app.tables import marked_rows, show_table
@@ -93,10 +94,13 @@ def _controls(workspace: Workspace, job: Job | None) -> tuple[str, float]:
     )
     stop = _stop(workspace, str(granularity))
     if job and job.active:
-        if go.button("Cancel", icon=":material/close:", width="stretch", key="cancel-sensitivity"):
+        if pressed(go.button, "Cancel", icon=":material/close:", width="stretch", key="cancel-sensitivity"):
             cancel_job(job)
     else:
-        start = go.button("Start", icon=":material/play_arrow:", type="primary", width="stretch")
+        start = pressed(
+            go.button, "Start", icon=":material/play_arrow:", type="primary", width="stretch",
+            key="start-sensitivity",
+        )  # fmt: skip
         if start and accepted(workspace.task, data):
             arguments = [
                 "sensitivity", workspace.source.model, "--task", workspace.task.name, "--train", data,
@@ -284,7 +288,10 @@ def _proposal(
         st.caption(
             f"{fmt_mb(size.size_mb)}, {size.effective_bits:.2f} effective bits; embeddings stay as they are."
         )
-        if st.button("Apply these bits", icon=":material/check:", type="primary", width="stretch"):
+        if pressed(
+            st.button, "Apply these bits", icon=":material/check:", type="primary", width="stretch",
+            key="apply-bits",
+        ):  # fmt: skip
             current = state.tuning(workspace)
             state.change(current, plan)
             current.allocated.add(plan.digest)

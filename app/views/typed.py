@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
+from app.presses import pressed
 from app.registries import inspections
 from app.words import WORDS
 from app.workspace import Workspace
@@ -29,7 +30,9 @@ def typed_form(workspace: Workspace, name: str) -> dict[str, str] | None:
             )
             for field in words.fields
         }
-        if st.form_submit_button("Ask both models", icon=":material/send:", type="primary"):
+        if pressed(
+            st.form_submit_button, "Ask both models", icon=":material/send:", type="primary", key=f"{name}-ask"
+        ):
             inspections().forget_errors()
             st.session_state[key] = {column: str(text or "") for column, text in texts.items()}
     asked: dict[str, str] | None = st.session_state.get(key)

@@ -1,4 +1,4 @@
-"""Parts of a page that are drawn again, and the button below them that is pressed meanwhile."""
+"""Parts of a page that are drawn again, runs that are replaced, and the buttons pressed meanwhile."""
 
 from __future__ import annotations
 
@@ -60,3 +60,29 @@ def test_a_run_that_was_replaced_wants_nothing_more(monkeypatch: pytest.MonkeyPa
     at = AppTest.from_function(page_wants, default_timeout=30).run()
     assert not at.exception
     assert wanted == ["first"]
+
+
+def page_with_a_button_that_comes_and_goes() -> None:
+    import streamlit as st
+
+    from app import presses, runs
+
+    runs.begin()
+    waiting = presses.made()
+    st.session_state.setdefault("acted", 0)
+    hidden, disabled = st.checkbox("hidden"), st.checkbox("disabled")
+    if not hidden and presses.pressed(st.button, "Act", key="act", disabled=disabled):
+        st.session_state["acted"] += 1
+    presses.forget(waiting)
+
+
+def test_a_press_counts_once_and_only_for_a_button_that_is_there() -> None:
+    at = AppTest.from_function(page_with_a_button_that_comes_and_goes, default_timeout=30).run()
+    for box in (0, 1):
+        at.button[0].click()
+        at.checkbox[box].check().run()
+        at.checkbox[box].uncheck().run()
+        assert at.session_state["acted"] == 0, at.checkbox[box].label
+    at.button[0].click().run()
+    at.run()
+    assert at.session_state["acted"] == 1

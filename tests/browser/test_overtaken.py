@@ -56,3 +56,18 @@ def test_a_press_counts_once_while_a_part_is_asked_for(visit) -> None:
     page.wait_for_timeout(500)
     expect(page.get_by_text("pressed 10 times")).to_be_visible()
     assert seen.errors == []
+
+
+@pytest.mark.parametrize("server", ["forgotten.py"], indirect=True)
+def test_a_press_is_not_forgotten_when_something_else_is_used_at_once(visit) -> None:
+    seen = visit()
+    page = seen.page
+    expect(page.get_by_text("acted 0 times")).to_be_visible()
+    page.get_by_role("button", name="Act").click()
+    page.wait_for_timeout(200)  # the run that is told of the press has begun
+    page.get_by_role("button", name="Other").click()
+    expect(page.get_by_text("acted 1 times")).to_be_visible()
+    page.get_by_role("button", name="Other").click()
+    page.wait_for_timeout(1500)
+    expect(page.get_by_text("acted 1 times")).to_be_visible()
+    assert seen.errors == []

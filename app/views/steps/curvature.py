@@ -23,6 +23,7 @@ from app.jobwords import share_done, start_words, time_left
 from app.lessons.questions import Question, Truth, layer_question, layer_truth
 from app.lessons.settings import Settings
 from app.plain import plain
+from app.presses import pressed
 from app.sessionjobs import own_jobs, start_job
 from app.sweeps import finished_sensitivity
 from app.trainingdata import accepted, training_data_input
@@ -155,9 +156,10 @@ class Analysis:
         data = DEMO
         if workspace.source.data != DEMO:
             data = training_data_input(st.container(), workspace)
-        if st.button(
-            f"Compute a small one: {RUNS} runs of {fmt_percent(SHARE, 0)}", icon=":material/play_arrow:",
+        if pressed(
+            st.button, f"Compute a small one: {RUNS} runs of {fmt_percent(SHARE, 0)}", icon=":material/play_arrow:",
             help="λ of every layer on random draws of the training data, as page Sensitivity does",
+            key="start-small",
         ):  # fmt: skip
             if not accepted(workspace.task, data):
                 return
