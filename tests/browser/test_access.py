@@ -66,6 +66,28 @@ def violations(page: Page, theirs: set[Theirs]) -> list[tuple[str, str, str]]:
     return found
 
 
+# Streamlit makes pale what waits for a run of the page that is under way.
+WATCH_PALE = """() => {
+    const look = () => { if (document.querySelector('[data-stale=true]')) window.pale = true; };
+    window.watching?.disconnect();
+    window.watching = new MutationObserver(look);
+    window.watching.observe(document.body, { subtree: true, childList: true, attributeFilter: ['data-stale'] });
+    window.pale = false;
+    look();
+}"""
+
+
+def wrong(page: Page, theirs: set[Theirs]) -> tuple[list[tuple[str, str, str]], dict[str, Any]]:
+    """What axe finds, and what does not fit, in a page at rest: where it was drawn anew meanwhile, looked at again."""
+    for _ in range(20):
+        rest(page)
+        page.evaluate(WATCH_PALE)
+        found = violations(page, theirs), crowded(page)
+        if not page.evaluate("window.pale"):
+            break
+    return found
+
+
 def is_of(page: Page, target: Any, selector: str) -> bool:
     found = page.evaluate("([t, s]) => document.querySelector(t)?.matches(s) ?? false", [target, selector])
     return bool(found)
@@ -83,9 +105,8 @@ def check(page: Page, *looks: Look) -> None:
             for look in looks:
                 page.set_viewport_size({"width": look.width, "height": look.height})
                 page.emulate_media(color_scheme=look.scheme)
-                rest(page)
-                found[f"{title} {index}, {look.scheme}"] = violations(page, theirs), crowded(page)
-    assert {place: wrong for place, wrong in found.items() if any(wrong)} == {}
+                found[f"{title} {index}, {look.scheme}"] = wrong(page, theirs)
+    assert {place: what for place, what in found.items() if any(what)} == {}
     assert theirs == set(THEIRS), "what Streamlit has mended need not be listed"
 
 
