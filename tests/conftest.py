@@ -15,10 +15,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import settings
 
 from qbert_core.checkpoints import Checkpoint, load_checkpoint
 from tests.chromium import find_chromium
 from tests.tiny import make_tiny
+
+# No test is about how long an example takes, and a busy machine takes longer for one than for the next.
+settings.register_profile("untimed", parent=settings.default, deadline=None)
+settings.load_profile("untimed")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 # fixture -> marker of every test that uses it, so that `-m "not browser"` needs no decorators
