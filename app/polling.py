@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
 
 import streamlit as st
 
@@ -25,11 +24,13 @@ def part(draw: Callable[[], None], every: float | None) -> None:
     @st.fragment(run_every=every)
     @wraps(draw)  # Streamlit names a fragment by its function, and two of one name at one place are one
     def drawn() -> None:
+        if not runs.part_alone():
+            draw()
+            return
         pressed = presses.made()
         draw()
-        if runs.part_alone():
-            presses.forget(pressed)
-        if runs.part_alone() and (selection.changed() or runs.replaced(run)):
+        presses.forget(pressed)
+        if selection.changed() or runs.replaced(run):
             st.rerun()
 
     drawn()
@@ -50,21 +51,6 @@ def draw_until(done: Callable[[], bool], draw: Callable[[], None], every: float)
             st.rerun()
 
     part(drawn, every if running else None)
-
-
-def once(press: Callable[..., None]) -> Callable[..., None]:
-    """The `on_click` of a button of the page, in no part: `press`, once for every press.
-
-    A browser sends a press a moment after the click. What it asks for in between, to draw a part again, has the
-    press with it, too.
-    """
-
-    @wraps(press)
-    def pressed(*arguments: Any) -> None:
-        if not runs.part_alone():
-            press(*arguments)
-
-    return pressed
 
 
 def run_page_when(ready: Callable[[], bool], every: float) -> None:

@@ -8,14 +8,14 @@ pressed. A callback is called at once, so it notes the press for whichever run c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import count
+from functools import wraps
 from typing import Any
 
 import streamlit as st
 
-PRESSES = "presses that wait"
+from app import runs
 
-_numbers = count(1)
+PRESSES = "presses that wait"
 
 
 def pressed(button: Callable[..., object], label: str, *, key: str, **look: Any) -> bool:
@@ -27,23 +27,38 @@ def pressed(button: Callable[..., object], label: str, *, key: str, **look: Any)
     return _kept().pop(key, None) is not None and not look.get("disabled")
 
 
-def made() -> dict[str, int]:
-    """The presses that wait for a button: its key -> a number of this press."""
+def once(press: Callable[..., None]) -> Callable[..., None]:
+    """The `on_click` of a button of the page, in no part: `press`, once for every press.
+
+    A browser sends a press a moment after the click. What it asks for in between, to draw a part again, has the
+    press with it, too.
+    """
+
+    @wraps(press)
+    def pressed(*arguments: Any) -> None:
+        if not runs.part_alone():
+            press(*arguments)
+
+    return pressed
+
+
+def made() -> dict[str, object]:
+    """The presses that wait for a button, by its key."""
     return dict(_kept())
 
 
-def forget(presses: Mapping[str, int]) -> None:
+def forget(presses: Mapping[str, object]) -> None:
     """Forget these: a run that has come to its end has not drawn their buttons. A later press stays."""
     kept = _kept()
-    for key, number in presses.items():
-        if kept.get(key) == number:
+    for key, press in presses.items():
+        if kept.get(key) is press:
             del kept[key]
 
 
 def _note(key: str) -> None:
-    _kept()[key] = next(_numbers)
+    _kept()[key] = object()
 
 
-def _kept() -> dict[str, int]:
-    presses: dict[str, int] = st.session_state.setdefault(PRESSES, {})
+def _kept() -> dict[str, object]:
+    presses: dict[str, object] = st.session_state.setdefault(PRESSES, {})
     return presses

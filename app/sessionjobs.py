@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import streamlit as st
 
 from app import state
 from app.job import Job
 from app.polling import draw_until
+from app.presses import pressed
 from app.registries import jobs
 from qbert_core.errors import InputError
 
@@ -35,6 +37,19 @@ def start_job(name: str, arguments: Sequence[str]) -> None:
         st.error(str(error), icon=":material/hourglass_top:")
         return
     st.rerun()
+
+
+def start_button(place: Any, key: str, label: str = "Start") -> bool:
+    """Whether the button that starts a page's job was pressed. `place`: `st` or a container."""
+    return pressed(
+        place.button, label, icon=":material/play_arrow:", type="primary", width="stretch", key=f"start-{key}"
+    )
+
+
+def cancel_button(place: Any, job: Job, key: str) -> None:
+    """The button in its place while the job is under way."""
+    if pressed(place.button, "Cancel", icon=":material/close:", width="stretch", key=f"cancel-{key}"):
+        cancel_job(job)
 
 
 def cancel_job(job: Job) -> None:

@@ -28,8 +28,8 @@ from app.kept import drawn, outlined
 from app.measured import Measured, measured, measured_words, want
 from app.plain import plain
 from app.plantable import Edit, new_edits, plan_table, sent_edits
-from app.polling import draw_until, once, part
-from app.presses import pressed
+from app.polling import draw_until, part
+from app.presses import once, pressed
 from app.registries import live
 from app.sessionjobs import own_jobs
 from app.sweeps import finished_sensitivity

@@ -35,7 +35,7 @@ from app.plain import plain
 from app.presses import pressed
 from app.registries import jobs
 from app.reported import GROUPS, METHODS, METRICS, TEXTS, ReportedRow
-from app.sessionjobs import cancel_job, follow, own_jobs, start_job
+from app.sessionjobs import cancel_button, follow, own_jobs, start_button, start_job
 from app.sweeps import (
     Experiment,
     Settings,
@@ -151,12 +151,8 @@ def _controls(
     wanted = arguments(workspace, settings)
     job = _shown(wanted)
     if job and job.active:
-        if pressed(go.button, "Cancel", icon=":material/close:", width="stretch", key=f"cancel-{experiment}"):
-            cancel_job(job)
-    elif pressed(
-        go.button, "Start", icon=":material/play_arrow:", type="primary", width="stretch",
-        key=f"start-{experiment}",
-    ):  # fmt: skip
+        cancel_button(go, job, experiment)
+    elif start_button(go, experiment):
         _start(workspace, settings, wanted)
     return settings, wanted, job
 

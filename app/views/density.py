@@ -21,7 +21,7 @@ from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.presses import pressed
-from app.sessionjobs import cancel_job, own_jobs, start_job
+from app.sessionjobs import cancel_button, own_jobs, start_job
 from app.trainingdata import accepted
 from app.workspace import Workspace
 
@@ -42,8 +42,7 @@ def density_section(workspace: Workspace, blocks: list[BlockSensitivity], data: 
         label = st.selectbox("Block", list(named), key="density-block", persist_state="session")
         job = next((j for j in density_jobs(workspace) if j.arguments[2:4] == named[label]), None)
         if job and job.active:
-            if pressed(st.button, "Cancel", icon=":material/close:", width="stretch", key="cancel-density"):
-                cancel_job(job)
+            cancel_button(st, job, "density")
             counts = job.total and job.state == "running"
             text = f"{job.done} of {job.total} products" if counts else start_words(job)
             st.progress(share_done(job), text=text)

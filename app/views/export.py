@@ -26,9 +26,8 @@ from app.jobwords import share_done, start_words
 from app.measured import want
 from app.planfiles import write_plan
 from app.polling import draw_until
-from app.presses import pressed
 from app.registries import jobs, live
-from app.sessionjobs import cancel_job, follow, own_jobs, start_job
+from app.sessionjobs import cancel_button, follow, own_jobs, start_button, start_job
 from app.sweeps import finished_sensitivity
 from app.waiting import loaded_workspace
 from app.words import WORDS, quoted
@@ -151,11 +150,8 @@ def _model(workspace: Workspace, plan: Plan) -> None:
     wanted = arguments(workspace, plan, layout)
     job = jobs().latest(wanted)
     if job and job.active:
-        if pressed(go.button, "Cancel", icon=":material/close:", width="stretch", key="cancel-export"):
-            cancel_job(job)
-    elif pressed(
-        go.button, "Export", icon=":material/play_arrow:", type="primary", width="stretch", key="start-export"
-    ):
+        cancel_button(go, job, "export")
+    elif start_button(go, "export", "Export"):
         _start(workspace, plan, wanted)
     sizes = " or ".join(
         f"{fmt_mb(tensor_bytes(config, plan, name) / MB)} ({LABELS[name].lower()})" for name in LAYOUTS

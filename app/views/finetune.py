@@ -30,7 +30,7 @@ from app.plain import plain
 from app.planfiles import write_plan
 from app.presses import pressed
 from app.registries import jobs
-from app.sessionjobs import cancel_job, follow, own_jobs, start_job
+from app.sessionjobs import cancel_button, follow, own_jobs, start_button, start_job
 from app.trainingdata import check_training_data, training_data_input
 from app.trainings import Settings, Stopped, arguments, finished, joined, save_folder, stopped_at
 from app.waiting import loaded_workspace
@@ -152,11 +152,8 @@ def _start_or_cancel(
     with where:
         st.code(str(shown), language=None, wrap_lines=True)
     if job and job.active:
-        if pressed(go.button, "Cancel", icon=":material/close:", width="stretch", key="cancel-finetune"):
-            cancel_job(job)
-    elif pressed(
-        go.button, "Start", icon=":material/play_arrow:", type="primary", width="stretch", key="start-finetune"
-    ):  # fmt: skip
+        cancel_button(go, job, "finetune")
+    elif start_button(go, "finetune"):
         _start(workspace, settings, wanted)
 
 

@@ -26,9 +26,8 @@ from app.jobwords import fmt_seconds, share_done, start_words
 from app.kept import show_kept
 from app.plain import plain
 from app.planfiles import plan_path, write_plan
-from app.presses import pressed
 from app.registries import jobs
-from app.sessionjobs import cancel_job, follow, own_jobs, start_job
+from app.sessionjobs import cancel_button, follow, own_jobs, start_button, start_job
 from app.trainingdata import accepted, training_data_input
 from app.waiting import loaded_workspace
 from app.workspace import Workspace
@@ -116,13 +115,9 @@ def _controls(workspace: Workspace) -> tuple[list[str], Job | None]:
     arguments = _arguments(workspace, settings)
     job = _shown(workspace, arguments)
     if job and job.active:
-        if pressed(go.button, "Cancel", icon=":material/close:", width="stretch", key="cancel-landscape"):
-            cancel_job(job)
+        cancel_button(go, job, "landscape")
     else:
-        start = pressed(
-            go.button, "Start", icon=":material/play_arrow:", type="primary", width="stretch",
-            key="start-landscape",
-        )  # fmt: skip
+        start = start_button(go, "landscape")
         if start and accepted(workspace.task, data):
             _start(workspace, settings)
     return arguments, job

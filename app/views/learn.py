@@ -14,7 +14,8 @@ from app.lessons.handout import handout
 from app.lessons.questions import Truth
 from app.lessons.settings import Settings, settings_from
 from app.lessons.texts import LESSONS
-from app.polling import draw_until, once
+from app.polling import draw_until
+from app.presses import once
 from app.views.steps import STEPS, Step
 from app.views.steps.base import Learn, Prediction
 from app.waiting import loaded_workspace

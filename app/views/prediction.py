@@ -16,7 +16,7 @@ from app.plain import plain
 from app.planfiles import write_sensitivity
 from app.presses import pressed
 from app.rankings import AXES, NAMES, arguments, plans_csv, ranks_table, ranks_words
-from app.sessionjobs import cancel_job, own_jobs, start_job
+from app.sessionjobs import cancel_button, own_jobs, start_job
 from app.sweeps import finished_sensitivity
 from app.tables import show_table
 from app.words import BANDS, WORDS
@@ -78,8 +78,7 @@ def prediction_section(workspace: Workspace) -> None:
 def _start(workspace: Workspace, job: Job | None) -> None:
     sensitivity = finished_sensitivity(workspace, own_jobs())
     if job and job.active:
-        if pressed(st.button, "Cancel", icon=":material/close:", width="stretch", key="cancel-ranking"):
-            cancel_job(job)
+        cancel_button(st, job, "ranking")
         st.progress(share_done(job), text=_progress(job))
         return
     plans = st.number_input(

@@ -26,7 +26,7 @@ from app.jobwords import fmt_seconds, share_done, start_words, time_left
 from app.kept import show_kept
 from app.plain import plain
 from app.presses import pressed
-from app.sessionjobs import cancel_job, follow, own_jobs, start_job
+from app.sessionjobs import cancel_button, follow, own_jobs, start_button, start_job
 from app.table import by_layer as plan_by_layer
 from app.tables import marked_rows, show_table
 from app.trainingdata import accepted, training_data_input
@@ -94,13 +94,9 @@ def _controls(workspace: Workspace, job: Job | None) -> tuple[str, float]:
     )
     stop = _stop(workspace, str(granularity))
     if job and job.active:
-        if pressed(go.button, "Cancel", icon=":material/close:", width="stretch", key="cancel-sensitivity"):
-            cancel_job(job)
+        cancel_button(go, job, "sensitivity")
     else:
-        start = pressed(
-            go.button, "Start", icon=":material/play_arrow:", type="primary", width="stretch",
-            key="start-sensitivity",
-        )  # fmt: skip
+        start = start_button(go, "sensitivity")
         if start and accepted(workspace.task, data):
             arguments = [
                 "sensitivity", workspace.source.model, "--task", workspace.task.name, "--train", data,

@@ -23,6 +23,9 @@ WIDE = "() => ['html', '.stMain'].map(s => document.querySelector(s)).filter(e =
 TEXTS = (
     ".card .label", ".card .value", ".card .note", "[data-testid=stWidgetLabel] *", ".stMain button p",
     "[data-testid=stSidebarNavLink] span", ".stMain [data-testid=stHtml]",
+    # but for those that show an icon alone
+    ".stMain [data-testid=stElementContainer]:not(.st-key-undo,.st-key-redo,.st-key-reset,.st-key-learn-back,"
+    ".st-key-learn-next) [data-testid=stButton] *",
 )  # fmt: skip
 # what scrolls by design, and a list of sentences
 SCROLLS = ".js-plotly-plot, .plan-table, [role=tablist], .katex, .answers .long, .st-key-attention-row, " + ", ".join(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import streamlit as st
 
 from app import runs
-from app.polling import draw_until, once
+from app.polling import draw_until
+from app.presses import once
 
 PATIENCE = 60  # seconds
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app import runs
-from app.polling import draw_until, once
+from app.polling import draw_until
+from app.presses import once
 
 EVERY = 0.05  # seconds
 

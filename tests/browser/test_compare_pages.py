@@ -98,6 +98,7 @@ def test_a_plan_is_finetuned_saved_and_worked_with(visit, own):  # noqa: F811
     expect(page.get_by_text("measured on all 60 sentences of the data, finetuned on 60")).to_be_visible()
     assert len(plot(page, "training-loss", "Array.from(plot._fullData[0].y)")) == 6
     assert len(plot(page, "training-metric", "Array.from(plot._fullData[0].y)")) == 6
+    rest(page)
     assert crowded(page) == {}
     after = seen.value("Plan, finetuned")
     assert (Path(folder) / "quantization.json").is_file()
