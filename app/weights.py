@@ -89,7 +89,7 @@ class Weights:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="weights")
         self._lock = threading.Lock()
-        self._answers: OrderedDict[tuple[str, object], Future[Answer]] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, object], Future[Answer | None]] = OrderedDict()
 
     def close(self) -> None:
         """Answer nothing more, after the question under way."""
@@ -106,7 +106,7 @@ class Weights:
         key = (workspace.key, question)
         with self._lock:
             future = self._answers.get(key)
-            if future is None:
+            if future is None or _left(future):
                 self._drop_errors()
                 # a session that ended must not keep the model
                 future = self._pool.submit(_answer, ref(workspace), question)
@@ -121,14 +121,22 @@ class Weights:
 
     def _drop_errors(self) -> None:
         for key, future in list(self._answers.items()):
-            if future.done() and not future.cancelled() and future.result().error:
-                del self._answers[key]
+            if future.done() and not future.cancelled():
+                answer = future.result()
+                if answer and answer.error:
+                    del self._answers[key]
 
 
-def _answer(there: ref[Workspace], question: Question) -> Answer:
+def _left(future: Future[Answer | None]) -> bool:
+    """Whether nobody held the model when its turn came; who asks now holds it, loaded again."""
+    return future.done() and not future.cancelled() and future.result() is None
+
+
+def _answer(there: ref[Workspace], question: Question) -> Answer | None:
+    """None when nobody holds the workspace any more."""
     workspace = there()
     if workspace is None:
-        return Answer(error="the model is not loaded any more")
+        return None
     try:
         return Answer(question.ask(workspace.evaluator))
     except (InputError, EngineDied) as error:

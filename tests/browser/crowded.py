@@ -27,12 +27,12 @@ TEXTS = (
     ".stMain [data-testid=stElementContainer]:not(.st-key-undo,.st-key-redo,.st-key-reset,.st-key-learn-back,"
     ".st-key-learn-next) [data-testid=stButton] *",
 )  # fmt: skip
-# what scrolls by design, and a list of sentences
+# what scrolls by design, a list of sentences, and (below) a line somebody types into, which may be of any length
 SCROLLS = ".js-plotly-plot, .plan-table, [role=tablist], .katex, .answers .long, .st-key-attention-row, " + ", ".join(
     f"[data-testid={name}]" for name in ("stDataFrame", "stCode", "stTextArea")
 )
 CLIPPED = """scrolls => [...document.querySelectorAll('.stMain *')].filter(e =>
-    e.clientWidth > 1 && e.scrollWidth > e.clientWidth + 1 && !e.closest(scrolls)
+    e.clientWidth > 1 && e.scrollWidth > e.clientWidth + 1 && !e.closest(scrolls) && !(e.type === 'text' && e.value)
     && getComputedStyle(e).display !== 'inline' && getComputedStyle(e).overflowX !== 'visible'
 ).map(e => [e.tagName, e.innerText || e.value])"""
 
