@@ -10,7 +10,9 @@ from functools import wraps
 
 import streamlit as st
 
-from app import presses, runs, selection
+from app import delivery, presses, runs, selection
+
+delivery.keep_whole_runs()
 
 
 def part(draw: Callable[[], None], every: float | None) -> None:

@@ -209,8 +209,11 @@ def test_a_density_arrives_beside_the_analysis(visit, own):
     expect(page.get_by_text("No density yet")).to_be_visible()
     choose(page, "Block", "L3")
     button(page, "Start density").click()
-    expect(page.get_by_text("4 of 4 probes")).to_be_visible()
+    expect(page.get_by_text("4 of 4 probes").first).to_be_visible()  # for a moment the words before stay below
+    expect(button(page, "Start density")).to_be_visible()
+    rest(page)
     expect(page.get_by_text("Their sum is")).to_be_visible()
+    expect(page.get_by_role("combobox", name="Block")).to_have_value("L3")
     # asked first: before the figure is drawn it has no marks, but an axis
     ends = plot(page, "density", "plot._fullLayout.shapes.filter(s => s.x0 === s.x1).map(s => s.x0)")
     low, high = plot(page, "density", "plot._fullLayout.xaxis.range")

@@ -71,3 +71,19 @@ def test_a_press_is_not_forgotten_when_something_else_is_used_at_once(visit) -> 
     page.wait_for_timeout(1500)
     expect(page.get_by_text("acted 1 times")).to_be_visible()
     assert seen.errors == []
+
+
+@pytest.mark.parametrize("server", ["delivered.py"], indirect=True)
+def test_what_was_chosen_stays_when_a_part_is_asked_for_at_the_end_of_a_run(visit) -> None:
+    seen = visit()
+    page = seen.page
+    letter = page.get_by_role("combobox", name="Letter")
+    letter.click()
+    page.get_by_role("option", name="b", exact=True).click()
+    expect(letter).to_have_value("b")
+    for number in range(1, 4):
+        page.get_by_role("button", name="Again").click()
+        expect(page.get_by_text(f"part of run {number}")).to_be_visible()
+        page.wait_for_timeout(1500)  # the part is drawn again meanwhile
+        expect(letter).to_have_value("b", timeout=1000)
+    assert seen.errors == []
