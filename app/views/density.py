@@ -41,22 +41,23 @@ def density_section(workspace: Workspace, blocks: list[BlockSensitivity], data: 
     with choice:
         label = st.selectbox("Block", list(named), key="density-block", persist_state="session")
         job = next((j for j in density_jobs(workspace) if j.arguments[2:4] == named[label]), None)
-        if job and job.active:
-            cancel_button(st, job, "density")
-            counts = job.total and job.state == "running"
-            text = f"{job.done} of {job.total} products" if counts else start_words(job)
-            st.progress(share_done(job), text=text)
-        elif pressed(
-            st.button, "Start density", icon=":material/play_arrow:", width="stretch", disabled=not data,
-            key="start-density",
-        ) and accepted(workspace.task, data):  # fmt: skip
-            arguments = [
-                "density", workspace.source.model, *named[label], "--task", workspace.task.name,
-                "--train", data, "--fraction", str(fraction), "--steps", str(STEPS), "--probes", str(PROBES),
-            ]  # fmt: skip
-            start_job(f"Density of {label}, {workspace.checkpoint.name}", arguments)
-        if job and job.state == "failed":
-            st.error(plain(job.error or "The density failed."), icon=":material/error:")
+        with st.container():  # what stands below keeps its place, and is never there twice
+            if job and job.active:
+                cancel_button(st, job, "density")
+                counts = job.total and job.state == "running"
+                text = f"{job.done} of {job.total} products" if counts else start_words(job)
+                st.progress(share_done(job), text=text)
+            elif pressed(
+                st.button, "Start density", icon=":material/play_arrow:", width="stretch", disabled=not data,
+                key="start-density",
+            ) and accepted(workspace.task, data):  # fmt: skip
+                arguments = [
+                    "density", workspace.source.model, *named[label], "--task", workspace.task.name,
+                    "--train", data, "--fraction", str(fraction), "--steps", str(STEPS), "--probes", str(PROBES),
+                ]  # fmt: skip
+                start_job(f"Density of {label}, {workspace.checkpoint.name}", arguments)
+            if job and job.state == "failed":
+                st.error(plain(job.error or "The density failed."), icon=":material/error:")
         document = (job.result or job.partial) if job else None
         st.caption(_words(document) if document else _promise(data))
     with picture:

@@ -38,7 +38,8 @@ def prediction_section(workspace: Workspace) -> None:
     rows = _rows(job)
     choice, picture = st.columns([1, 3], gap="medium")
     with choice:
-        _start(workspace, job)
+        with st.container():  # what stands below keeps its place, and is never there twice
+            _start(workspace, job)
         offered = [name for name in AXES if not rows or name in _predictors(rows)]
         predictor = st.selectbox(
             "Predicted by", offered, format_func=NAMES.__getitem__, key="ranked-by", persist_state="session",

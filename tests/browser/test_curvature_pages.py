@@ -209,7 +209,7 @@ def test_a_density_arrives_beside_the_analysis(visit, own):
     expect(page.get_by_text("No density yet")).to_be_visible()
     choose(page, "Block", "L3")
     button(page, "Start density").click()
-    expect(page.get_by_text("4 of 4 probes").first).to_be_visible()  # for a moment the words before stay below
+    expect(page.get_by_text("4 of 4 probes")).to_be_visible()
     expect(button(page, "Start density")).to_be_visible()
     rest(page)
     expect(page.get_by_text("Their sum is")).to_be_visible()
