@@ -38,13 +38,17 @@ def part(draw: Callable[[], None], every: float | None) -> None:
     drawn()
 
 
-def draw_until(done: Callable[[], bool], draw: Callable[[], None], every: float) -> None:
+def draw_until(
+    done: Callable[[], bool], draw: Callable[[], None], every: float, *, behind: bool = False
+) -> None:
     """Draw now; while not `done`, draw that part alone `every` so many seconds, and then run the page once.
+
+    `behind`: the page was drawn without something that may have come since. Then it runs once more, too.
 
     That is looked at when the part is drawn, never before: a run that is left half-way forgets the button in
     it that was pressed meanwhile.
     """
-    running = not done()
+    running = behind or not done()
 
     @wraps(draw)
     def drawn() -> None:

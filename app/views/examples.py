@@ -79,7 +79,7 @@ def _numbers(workspace: Workspace, plan: Plan) -> None:
             st.error(plain(now.error), icon=":material/error:")
         st.html(_cards(workspace, now))
 
-    draw_until(enough, draw, POLL)
+    draw_until(enough, draw, POLL, behind=not known)
 
 
 def _cards(workspace: Workspace, now: Measured) -> str:

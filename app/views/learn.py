@@ -195,4 +195,4 @@ def _told(predicted: str, truth: Truth | None) -> str:
 
 def _show(step: Step) -> None:
     """Numbers and figures, looked at often while some are to come; what they answer is at the left."""
-    draw_until(lambda: not step.waiting, step.show, POLL)
+    draw_until(lambda: not step.waiting, step.show, POLL, behind=step.behind)

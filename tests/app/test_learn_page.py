@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html import unescape
 from typing import Any
 
 import pytest
 
-from app import registries
+from app import polling, registries
 from app.figures import fmt_error, fmt_percent
 from app.lessons.plans import choice_plans, matrix_of, tables_plan
 from app.lessons.questions import choice_truth, loss_truth
 from app.lessons.texts import LESSONS
+from app.views.learn import POLL
+from app.views.steps import base
+from app.weights import Answer, OneGroup
 from app.workspace import Source, Workspace
 from qbert_core.cli import parser
 from qbert_core.curvature import Sensitivity
@@ -233,3 +237,35 @@ def test_every_lesson_has_a_link_to_hand_out(source: Source) -> None:
     links = [code.value for code in seen.at.main.code]
     assert [f"lesson={n}" in link for n, link in enumerate(links, 1)] == [True] * 6
     assert all("model=" in link and "plan=" not in link for link in links)
+
+
+def test_weights_that_come_while_the_step_is_drawn_are_shown(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step began without them, so it is drawn again, though nothing is awaited any more."""
+    asked: set[object] = set()
+
+    class Late:
+        """Answers every question but the first time."""
+
+        def look(self, workspace: Workspace, question: OneGroup, _: float = 0.0) -> Answer | None:
+            if question in asked:
+                return Answer(question.ask(workspace.evaluator))
+            asked.add(question)
+            return None
+
+    intervals: list[float | None] = []
+    drawn_as_ever = polling.part
+
+    def part(draw: Callable[[], None], every: float | None) -> None:
+        if draw.__qualname__.endswith("Step.show"):
+            intervals.append(every)
+        drawn_as_ever(draw, every)
+
+    monkeypatch.setattr(base, "weights", Late)
+    monkeypatch.setattr(polling, "part", part)
+    seen = at_lesson(lesson="3")
+    assert seen.card("Scale s") == "\N{EN DASH}"
+    seen.run()
+    assert seen.card("Scale s") != "\N{EN DASH}"
+    assert intervals == [POLL, None], "looked at again until the page has run with all there is"

@@ -51,7 +51,8 @@ class Step:
     def __init__(self, workspace: Workspace, learn: Learn) -> None:
         self.workspace = workspace
         self.learn = learn
-        self._awaited: list[Callable[[], bool]] = []  # True once it is there
+        # what was not there when the step began; True once it is there
+        self._awaited: list[Callable[[], bool]] = []
 
     def begin(self) -> None:
         """Ask for what the step needs, with `measure` and `look`; comes before all that draws."""
@@ -108,10 +109,16 @@ class Step:
         """Whether something asked for is still to come."""
         return not all(there() for there in self._awaited)
 
+    @property
+    def behind(self) -> bool:
+        """Whether the step began without something asked for. It may be there by now, but not in what was drawn."""
+        return bool(self._awaited)
+
     def measure(self, plan: Plan, place: str = "") -> None:
         """Have a plan measured. `place`: of several plans at once each has its own."""
         want(self.workspace, plan, place)
-        self._awaited.append(lambda: live().settled(self.workspace, plan))
+        if not live().settled(self.workspace, plan):
+            self._awaited.append(lambda: live().settled(self.workspace, plan))
 
     def complete(self, plan: Plan) -> Evaluation | None:
         """The plan's evaluation once it is on all examples."""

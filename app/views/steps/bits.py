@@ -19,7 +19,7 @@ from qbert_core.quantization import Plan, plan_size
 class BitsStep(Step):
     def begin(self) -> None:
         self._analysis = Analysis(self)
-        if self._analysis.job is not None:
+        if self._analysis.running:
             self._awaited.append(lambda: not self._analysis.job.active)
         for settings, place in ((self.asked, "asked"), (self.settings, "now")):
             for choice, plan in self._plans(settings).items():

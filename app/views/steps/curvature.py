@@ -40,7 +40,7 @@ TERA = 10**12
 class CurvatureStep(Step):
     def begin(self) -> None:
         self._analysis = Analysis(self)
-        if self._analysis.job is not None:
+        if self._analysis.running:
             self._awaited.append(lambda: not self._analysis.job.active)
 
     @property
@@ -127,8 +127,6 @@ class Analysis:
     def __init__(self, step: Step) -> None:
         self._step = step
         workspace = step.workspace
-        self.document = finished_sensitivity(workspace, own_jobs())
-        self.found = Sensitivity.from_json(self.document) if self.document else None
         self._arguments: list[str] = []
         wanted = ("sensitivity", workspace.source.model)
         started = st.session_state.get("learn-analysis")
@@ -136,22 +134,24 @@ class Analysis:
             (j for j in own_jobs() if j.arguments[:2] == wanted and (j.active or j.arguments == started)),
             None,
         )
+        self.running = self.job is not None and self.job.active  # first: it may end before the next line
+        self.document = finished_sensitivity(workspace, own_jobs())
+        self.found = Sensitivity.from_json(self.document) if self.document else None
 
     @property
     def missing(self) -> str:
         if self.found:
             return ""
-        running = self.job is not None and self.job.active
         return (
             "The curvature is being computed."
-            if running
+            if self.running
             else "First compute the curvature, with the button at the left."
         )
 
     def controls(self) -> None:
         """The button, where nothing is known yet; a field for training data where the demo's do not fit."""
         workspace = self._step.workspace
-        if self.found or (self.job and self.job.active):
+        if self.found or self.running:
             return
         data = DEMO
         if workspace.source.data != DEMO:
