@@ -24,7 +24,7 @@ def keep_whole_runs() -> None:
     def keeping(
         queue: ForwardMsgQueue, retain_lifecycle_msgs: bool = False, fragment_ids_this_run: list[str] | None = None
     ) -> None:
-        waiting = list(queue._queue)
+        waiting = queue._queue  # another list takes its place
         clear(queue, retain_lifecycle_msgs, fragment_ids_this_run)
         if fragment_ids_this_run and any(map(_whole_run_ended, waiting)):
             queue._queue = waiting

@@ -98,7 +98,7 @@ class Weights:
     def known(self, workspace: Workspace, question: Question) -> Answer | None:
         """The answer where it is there; nothing is asked."""
         future = self._answers.get((workspace.key, question))
-        return future.result() if future and future.done() and not future.cancelled() else None
+        return _answered(future) if future else None
 
     def look(self, workspace: Workspace, question: Question, timeout: float = 0.0) -> Answer | None:
         """The answer, or None while it is not there after at most `timeout` seconds. What failed is tried
@@ -106,7 +106,7 @@ class Weights:
         key = (workspace.key, question)
         with self._lock:
             future = self._answers.get(key)
-            if future is None or _left(future):
+            if future is None or (future.done() and _answered(future) is None):  # the model is loaded again
                 self._drop_errors()
                 # a session that ended must not keep the model
                 future = self._pool.submit(_answer, ref(workspace), question)
@@ -121,15 +121,14 @@ class Weights:
 
     def _drop_errors(self) -> None:
         for key, future in list(self._answers.items()):
-            if future.done() and not future.cancelled():
-                answer = future.result()
-                if answer and answer.error:
-                    del self._answers[key]
+            answer = _answered(future)
+            if answer and answer.error:
+                del self._answers[key]
 
 
-def _left(future: Future[Answer | None]) -> bool:
-    """Whether nobody held the model when its turn came; who asks now holds it, loaded again."""
-    return future.done() and not future.cancelled() and future.result() is None
+def _answered(future: Future[Answer | None]) -> Answer | None:
+    """None where it is still to come, and where nobody held the model when its turn came."""
+    return future.result() if future.done() and not future.cancelled() else None
 
 
 def _answer(there: ref[Workspace], question: Question) -> Answer | None:

@@ -68,6 +68,7 @@ def _numbers(workspace: Workspace, plan: Plan) -> None:
     """The cards. What is below them is drawn with the first numbers and with the last, not in between: a
     table somebody reads must not change under their eyes."""
     live().wait(workspace, plan, more_than=0, timeout=FIRST_LOOK)
+    settled = live().settled(workspace, plan)  # a plan that failed has no numbers to wait for
     known = live().result(workspace, plan) is not None
 
     def enough() -> bool:
@@ -79,7 +80,7 @@ def _numbers(workspace: Workspace, plan: Plan) -> None:
             st.error(plain(now.error), icon=":material/error:")
         st.html(_cards(workspace, now))
 
-    draw_until(enough, draw, POLL, behind=not known)
+    draw_until(enough, draw, POLL, behind=not (settled or known))
 
 
 def _cards(workspace: Workspace, now: Measured) -> str:

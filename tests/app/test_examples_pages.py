@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable
 from html import unescape
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app import registries
+from app import polling, registries
 from app.figures import WINDOW, fmt_kl, fmt_percent
 from app.flipped import CHANGES, change_of, chosen_flips, counts, flip_csv, flip_table
 from app.inspections import Inspections
@@ -527,3 +528,41 @@ def test_a_page_never_waits_for_the_models(
     seen.turn_to("examples")
     assert not seen.at.main.dataframe[0].value.empty
     assert "…" in html(seen).split('class="answers"')[-1], "probabilities follow"
+
+
+@pytest.mark.parametrize(
+    ("settled", "every"),
+    [([True], None), ([False, True], examples.POLL)],
+    ids=["a plan that failed", "numbers that come while the page is drawn"],
+)
+def test_the_cards_are_looked_at_again_only_where_something_is_to_come(
+    sources: dict[str, Source], monkeypatch: pytest.MonkeyPatch, settled: list[bool], every: float | None
+) -> None:
+    """Without an end the page of a plan that cannot be measured would run again and again."""
+    answers = iter(settled)
+
+    class Early:
+        """The page's own look at the plan: no numbers yet, and the answers of `settled`, the last for good."""
+
+        def wait(self, *_: object, **__: object) -> None:
+            pass
+
+        def result(self, *_: object) -> None:
+            return None
+
+        def settled(self, *_: object) -> bool:
+            return next(answers, settled[-1])
+
+    intervals: list[float | None] = []
+    drawn_as_ever = polling.part
+
+    def part(draw: Callable[[], None], every: float | None) -> None:
+        if draw.__qualname__ == "_numbers.<locals>.draw" and draw.__module__ == examples.__name__:
+            intervals.append(every)
+        drawn_as_ever(draw, every)
+
+    seen = at(sources["sst2"], "attention")
+    monkeypatch.setattr(examples, "live", Early)
+    monkeypatch.setattr(polling, "part", part)
+    seen.turn_to("examples")
+    assert intervals == [every]

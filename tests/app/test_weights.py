@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import cast
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from app.engine import Engine
 from app.weights import MAX_LOOKS, ErrorsByCount, OneGroup, Weights, WholeSite
 from app.workspace import Source, Workspace, open_workspace
 from qbert_core.checkpoints import Checkpoint
-from qbert_core.evaluation import Evaluator
 from qbert_core.quantization import fake_quantize
 from tests.app.tools import PATIENCE, until
 
@@ -81,28 +78,17 @@ def test_the_same_question_is_answered_once_and_few_are_kept(weights: Weights, w
     assert len(weights._answers) == 33 <= MAX_LOOKS
 
 
-class Held:
-    """An evaluator that answers when it is let."""
-
-    def __init__(self) -> None:
-        self.free = threading.Event()
-
-    def group_anatomy(self, *_: object) -> None:
-        assert self.free.wait(PATIENCE)
-
-
 def test_what_a_session_asked_that_ended_before_its_turn_is_answered_to_the_next(
-    weights: Weights, source: Source, workspace: Workspace
+    weights: Weights, source: Source
 ) -> None:
     """The same model loaded again asks the same question: it is not told that the model is gone."""
-    held = Held()
-    busy = replace(workspace, evaluator=cast(Evaluator, held))
-    weights.look(busy, OneGroup(SITE, 3, 1, 0))
+    free = threading.Event()
+    weights._pool.submit(free.wait, PATIENCE)
     ended = open_workspace(source)
     assert weights.look(ended, OneGroup(SITE, 4, 1, 0)) is None
     del ended
     gc.collect()
-    held.free.set()
+    free.set()
     again = open_workspace(source)
     until(lambda: weights.look(again, OneGroup(SITE, 4, 1, 0), 0.1), "an answer")
     answer = weights.known(again, OneGroup(SITE, 4, 1, 0))

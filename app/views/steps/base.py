@@ -114,11 +114,17 @@ class Step:
         """Whether the step began without something asked for. It may be there by now, but not in what was drawn."""
         return bool(self._awaited)
 
+    def wait_for(self, there: Callable[[], bool]) -> bool:
+        """Whether it is not `there`: then the step is drawn again until it is. Asked before what it brings is read."""
+        waits = not there()
+        if waits:
+            self._awaited.append(there)
+        return waits
+
     def measure(self, plan: Plan, place: str = "") -> None:
         """Have a plan measured. `place`: of several plans at once each has its own."""
         want(self.workspace, plan, place)
-        if not live().settled(self.workspace, plan):
-            self._awaited.append(lambda: live().settled(self.workspace, plan))
+        self.wait_for(lambda: live().settled(self.workspace, plan))
 
     def complete(self, plan: Plan) -> Evaluation | None:
         """The plan's evaluation once it is on all examples."""

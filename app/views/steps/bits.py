@@ -19,8 +19,6 @@ from qbert_core.quantization import Plan, plan_size
 class BitsStep(Step):
     def begin(self) -> None:
         self._analysis = Analysis(self)
-        if self._analysis.running:
-            self._awaited.append(lambda: not self._analysis.job.active)
         for settings, place in ((self.asked, "asked"), (self.settings, "now")):
             for choice, plan in self._plans(settings).items():
                 self.measure(plan, f"learn {place} {choice}")

@@ -40,8 +40,6 @@ TERA = 10**12
 class CurvatureStep(Step):
     def begin(self) -> None:
         self._analysis = Analysis(self)
-        if self._analysis.running:
-            self._awaited.append(lambda: not self._analysis.job.active)
 
     @property
     def missing(self) -> str:
@@ -127,14 +125,15 @@ class Analysis:
     def __init__(self, step: Step) -> None:
         self._step = step
         workspace = step.workspace
-        self._arguments: list[str] = []
         wanted = ("sensitivity", workspace.source.model)
         started = st.session_state.get("learn-analysis")
-        self.job: Job | None = next(
+        job: Job | None = next(
             (j for j in own_jobs() if j.arguments[:2] == wanted and (j.active or j.arguments == started)),
             None,
         )
-        self.running = self.job is not None and self.job.active  # first: it may end before the next line
+        self.job = job
+        # first: it may end before the next line
+        self.running = job is not None and step.wait_for(lambda: not job.active)
         self.document = finished_sensitivity(workspace, own_jobs())
         self.found = Sensitivity.from_json(self.document) if self.document else None
 
