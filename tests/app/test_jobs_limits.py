@@ -64,8 +64,15 @@ def processes_of(job: Job) -> list[psutil.Process]:
     return [top, *top.children(recursive=True)]
 
 
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two questions
+        return False
+
+
 def living(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in processes if lives(process)]
 
 
 def gone_within(processes: list[psutil.Process], seconds: float) -> bool:

@@ -87,3 +87,15 @@ def test_what_was_chosen_stays_when_a_part_is_asked_for_at_the_end_of_a_run(visi
         page.wait_for_timeout(1500)  # the part is drawn again meanwhile
         expect(letter).to_have_value("b", timeout=1000)
     assert seen.errors == []
+
+
+@pytest.mark.parametrize("server", ["ended.py"], indirect=True)
+def test_the_last_of_a_run_is_delivered_when_a_part_is_asked_for_as_it_ends(visit) -> None:
+    seen = visit()
+    page = seen.page
+    expect(page.get_by_text("the end of run 0")).to_be_visible()
+    for number in range(1, 4):
+        page.get_by_role("button", name="Again").click()
+        expect(page.get_by_text(f"the end of run {number}")).to_be_visible()
+        expect(page.get_by_text(f"the end of run {number - 1}")).to_have_count(0)
+    assert seen.errors == []
