@@ -1,13 +1,16 @@
-"""A page that was drawn whole reaches the browser whole.
+"""What was drawn whole reaches the browser.
 
-Streamlit loses what a run of the page has still to deliver in two ways, both where a part is asked for at that
-moment:
+Streamlit drops what waits to be delivered where the next run begins, because it is going to be drawn again. That
+holds only for a run of the whole page. Where a part alone is asked for,
 
-- what it drew of the part is dropped: it is going to be drawn again. But the browser is still told that the page's
-  run came to its end. It then takes away what it did not get, with what was chosen there, and a moment later shows
-  the part with every choice as at the very beginning, unknown to the server.
-- where the run has ended and the server has yet to hear of its last messages, the part gets a thread of its own,
-  and those messages count as of a run that was replaced. What they change stays as it was, for good.
+- what the page's run drew of the part is dropped, but the browser is still told that this run came to its end. It
+  takes away what it did not get, with what was chosen there, and a moment later shows the part with every choice as
+  at the very beginning, unknown to the server;
+- a part that takes longer to draw than until it is asked for again is not seen for as long as the server is busy;
+- where the run has ended and the server has yet to hear of its last messages, the part gets a thread of its own, and
+  those messages count as of a run that was replaced. What they change stays as it was, for good.
+
+And what a run says in passing is not said again by the run that replaces it.
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ from streamlit.runtime.scriptrunner.script_runner import ScriptRunnerEvent
 NEXT = "next_runner"  # of one that ended: who draws the part
 
 
-def keep_whole_runs() -> None:
-    """Have every session deliver what the page's run has drawn before its end, and only then the part."""
+def keep_what_was_drawn() -> None:
+    """Have every session deliver what was drawn before a part is asked for, and only then the part."""
     if hasattr(ForwardMsgQueue.clear, "__wrapped__"):
         return
     ForwardMsgQueue.clear = _keeping(ForwardMsgQueue.clear)  # type: ignore[method-assign]
@@ -41,17 +44,12 @@ def _keeping(clear: Callable[..., None]) -> Callable[..., None]:
         retain_lifecycle_msgs: bool = False,
         fragment_ids_this_run: list[str] | None = None,
     ) -> None:
-        waiting = queue._queue  # another list takes its place
-        clear(queue, retain_lifecycle_msgs, fragment_ids_this_run)
-        if fragment_ids_this_run and any(map(_whole_run_ended, waiting)):
-            queue._queue = waiting
+        if fragment_ids_this_run:
+            queue._delta_index_map = {}  # what comes is put behind what waits, not in its place
+        else:
+            clear(queue, retain_lifecycle_msgs, fragment_ids_this_run)
 
     return keeping
-
-
-def _whole_run_ended(message: ForwardMsg) -> bool:
-    ended: bool = message.HasField("script_finished")
-    return ended and message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY
 
 
 def _linking(create: Callable[..., None]) -> Callable[..., None]:
@@ -68,11 +66,21 @@ def _linking(create: Callable[..., None]) -> Callable[..., None]:
 def _passing_on(handle: Callable[..., None]) -> Callable[..., None]:
     @wraps(handle)
     def passing_on(
-        session: AppSession, sender: Any, event: ScriptRunnerEvent, *rest: Any, **more: Any
+        session: AppSession,
+        sender: Any,
+        event: ScriptRunnerEvent,
+        message: ForwardMsg | None = None,
+        *rest: Any,
+        **more: Any,
     ) -> None:
+        now = session._scriptrunner
         if event is not ScriptRunnerEvent.SHUTDOWN:  # that would end the one that draws the part
-            while sender is not session._scriptrunner and hasattr(sender, NEXT):
+            while sender is not now and hasattr(sender, NEXT):
                 sender = getattr(sender, NEXT)
-        handle(session, sender, event, *rest, **more)
+        handle(session, now if _in_passing(message) else sender, event, message, *rest, **more)
 
     return passing_on
+
+
+def _in_passing(message: ForwardMsg | None) -> bool:
+    return message is not None and message.delta.new_element.WhichOneof("type") == "toast"

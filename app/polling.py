@@ -12,7 +12,7 @@ import streamlit as st
 
 from app import delivery, presses, runs, selection
 
-delivery.keep_whole_runs()
+delivery.keep_what_was_drawn()
 
 
 def part(draw: Callable[[], None], every: float | None) -> None:
@@ -31,7 +31,8 @@ def part(draw: Callable[[], None], every: float | None) -> None:
             return
         pressed = presses.made()
         draw()
-        presses.forget(pressed)
+        if runs.parts_alone() == 1:  # of several, one that comes later may have the button
+            presses.forget(pressed)
         if selection.changed() or runs.replaced(run):
             st.rerun()
 

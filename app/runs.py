@@ -36,5 +36,10 @@ def replaced(run: int) -> bool:
 
 def part_alone() -> bool:
     """Whether only a part of the page is drawn, not all of it."""
+    return parts_alone() > 0
+
+
+def parts_alone() -> int:
+    """How many parts of the page are drawn in this run, one after the other; 0 where all of it is."""
     context = get_script_run_ctx()
-    return context is not None and bool(context.fragment_ids_this_run)
+    return len(context.fragment_ids_this_run or ()) if context is not None else 0

@@ -99,3 +99,30 @@ def test_the_last_of_a_run_is_delivered_when_a_part_is_asked_for_as_it_ends(visi
         expect(page.get_by_text(f"the end of run {number}")).to_be_visible()
         expect(page.get_by_text(f"the end of run {number - 1}")).to_have_count(0)
     assert seen.errors == []
+
+
+@pytest.mark.parametrize("server", ["parts.py"], indirect=True)
+def test_a_press_is_not_forgotten_by_a_part_that_is_drawn_before_that_of_its_button(visit) -> None:
+    seen = visit()
+    page = seen.page
+    for times in range(1, 6):
+        for name in ("Left", "Right"):  # one of them is drawn after the other
+            page.get_by_role("button", name=name).click()
+            expect(page.get_by_text(f"{name}: {times} times")).to_be_visible()
+    page.wait_for_timeout(1000)
+    expect(page.get_by_text("Left: 5 times")).to_be_visible()
+    expect(page.get_by_text("Right: 5 times")).to_be_visible()
+    assert seen.errors == []
+
+
+@pytest.mark.parametrize("server", ["toasted.py"], indirect=True)
+def test_what_is_said_in_passing_is_heard_when_the_page_is_asked_for_anew(visit) -> None:
+    seen = visit()
+    page = seen.page
+    expect(page.get_by_text("at rest")).to_be_visible()
+    page.get_by_role("button", name="Say").click()
+    expect(page.get_by_text("about to speak")).to_be_visible()
+    page.get_by_role("button", name="Other").click()
+    expect(page.get_by_text("in passing")).to_be_visible()
+    expect(page.get_by_text("at rest")).to_be_visible()
+    assert seen.errors == []
