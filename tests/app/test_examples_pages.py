@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable
 from html import unescape
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app import polling, registries
+from app import registries
 from app.figures import WINDOW, fmt_kl, fmt_percent
 from app.flipped import CHANGES, change_of, chosen_flips, counts, flip_csv, flip_table
 from app.inspections import Inspections
@@ -29,7 +28,7 @@ from qbert_core.runtime.events import Silent
 from qbert_core.tasks import TASKS
 from tests.app.test_curvature_pages import choose, press, words
 from tests.app.test_pages import Visit, demo, sidebar_text, visit  # noqa: F401
-from tests.app.tools import until
+from tests.app.tools import looks_at, until
 from tests.tiny import make_tiny
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -553,16 +552,9 @@ def test_the_cards_are_looked_at_again_only_where_something_is_to_come(
         def settled(self, *_: object) -> bool:
             return next(answers, settled[-1])
 
-    intervals: list[float | None] = []
-    drawn_as_ever = polling.part
-
-    def part(draw: Callable[[], None], every: float | None) -> None:
-        if draw.__qualname__ == "_numbers.<locals>.draw" and draw.__module__ == examples.__name__:
-            intervals.append(every)
-        drawn_as_ever(draw, every)
-
     seen = at(sources["sst2"], "attention")
     monkeypatch.setattr(examples, "live", Early)
-    monkeypatch.setattr(polling, "part", part)
+    cards = (examples.__name__, "_numbers.<locals>.draw")
+    intervals = looks_at(monkeypatch, lambda draw: (draw.__module__, draw.__qualname__) == cards)
     seen.turn_to("examples")
     assert intervals == [every]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from html import unescape
 from typing import Any
 
 import pytest
 
-from app import polling, registries
+from app import registries
 from app.figures import fmt_error, fmt_percent
 from app.lessons.plans import choice_plans, matrix_of, tables_plan
 from app.lessons.questions import choice_truth, loss_truth
@@ -23,7 +22,7 @@ from qbert_core.curvature import Sensitivity
 from qbert_core.quantization import fake_quantize
 from tests.app.speaker import Speaker
 from tests.app.test_pages import Visit, demo, visit  # noqa: F401
-from tests.app.tools import until
+from tests.app.tools import looks_at, until
 
 LAMBDAS = [[1.0, 2.0], [-3.0, -9.0], [0.5, 0.5]]
 
@@ -254,16 +253,8 @@ def test_weights_that_come_while_the_step_is_drawn_are_shown(
             asked.add(question)
             return None
 
-    intervals: list[float | None] = []
-    drawn_as_ever = polling.part
-
-    def part(draw: Callable[[], None], every: float | None) -> None:
-        if draw.__qualname__.endswith("Step.show"):
-            intervals.append(every)
-        drawn_as_ever(draw, every)
-
     monkeypatch.setattr(base, "weights", Late)
-    monkeypatch.setattr(polling, "part", part)
+    intervals = looks_at(monkeypatch, lambda draw: draw.__qualname__.endswith("Step.show"))
     seen = at_lesson(lesson="3")
     assert seen.card("Scale s") == "\N{EN DASH}"
     seen.run()

@@ -1,4 +1,5 @@
-"""What several files of this room need: waiting for a thread, and an evaluator that can be held."""
+"""What several files of this room need: waiting for a thread, an evaluator that can be held, how often a part is
+looked at."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import pytest
+
+from app import polling
 from app.workspace import Workspace
 from qbert_core.evaluation import Evaluation, Evaluator, Inspection
 from qbert_core.quantization import Plan, SitePlan, sites_of
@@ -76,3 +80,17 @@ def own_plans(workspace: Workspace, count: int) -> list[Plan]:
     start = next(plan for plan in workspace.presets if plan.name == "qbert-4")
     first = [site.name for site in sites if site.layer == 0]
     return [start.with_sites(dict.fromkeys(first, SitePlan(4, 2 + n)), f"own {n}") for n in range(count)]
+
+
+def looks_at(monkeypatch: pytest.MonkeyPatch, of: Callable[[Callable[[], None]], bool]) -> list[float | None]:
+    """Where the parts whose function is one `of` these are declared from now on: the seconds between two looks."""
+    intervals: list[float | None] = []
+    part = polling.part
+
+    def noted(draw: Callable[[], None], every: float | None) -> None:
+        if of(draw):
+            intervals.append(every)
+        part(draw, every)
+
+    monkeypatch.setattr(polling, "part", noted)
+    return intervals
