@@ -57,7 +57,7 @@ class EmbeddingStep(Step):
             ),
             metric_card(self, now),
         ]
-        show_cards(self, items, now)
+        show_cards(self, items, now, "From the model’s shape")
         st.markdown("## Where the bytes are")
         self.draw(
             "holdings", "tables", lambda dark: holding_bars(self._held(), chosen=None, waiting="", dark=dark)
@@ -92,16 +92,14 @@ def metric_card(step: Step, now: Measured) -> Card:
     )
 
 
-def show_cards(step: Step, items: list[Card], now: Measured) -> None:
-    """A row of numbers over which stands which plan they are of, where the metric is among them."""
+def show_cards(step: Step, items: list[Card], now: Measured, source: str) -> None:
+    """A row of numbers over which stands which plan they are of, where the metric is among them; before it is,
+    the `source` of the others."""
     if now.error:
         st.error(now.error, icon=":material/error:")
     shown = step.revealed and now.result is not None
-    said = (
-        measured_words(step.workspace, now)
-        if step.revealed
-        else "From the model’s shape; nothing measured is shown yet"
-    )
+    hidden = f"{source}; {step.metric} is still hidden"
+    said = measured_words(step.workspace, now) if step.revealed else hidden
     st.html(
         cards(
             items,

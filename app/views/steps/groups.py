@@ -73,7 +73,7 @@ class GroupsStep(Step):
             Card("Size", fmt_mb(size.size_mb), ("4-bit model,", "scales included")),
             metric_card(self, now),
         ]
-        show_cards(self, items, now)
+        show_cards(self, items, now, f"From the weights of {self.workspace.checkpoint.name}")
         name = f"{layer_label(self.settings.layer)} {MATRIX_NAMES[self.settings.matrix]}"
         st.markdown(f"## Error of {name} over all its groups, 4 bits")
         labels = [_label(word, group_count(word, self.config, self.site.rows)) for word in COUNTS]
