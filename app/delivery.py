@@ -10,7 +10,7 @@ holds only for a run of the whole page. Where a part alone is asked for,
 - where the run has ended and the server has yet to hear of its last messages, the part gets a thread of its own, and
   those messages count as of a run that was replaced. What they change stays as it was, for good.
 
-And what a run says in passing is not said again by the run that replaces it.
+And what a run says in passing, and where a file is that was asked for, is not said again by the run that replaces it.
 """
 
 from __future__ import annotations
@@ -46,8 +46,11 @@ def _keeping(clear: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         if fragment_ids_this_run:
             queue._delta_index_map = {}  # what comes is put behind what waits, not in its place
-        else:
-            clear(queue, retain_lifecycle_msgs, fragment_ids_this_run)
+            return
+        answers = [message for message in queue._queue if message.HasField("backend_operation_response")]
+        clear(queue, retain_lifecycle_msgs, fragment_ids_this_run)
+        if retain_lifecycle_msgs:  # not where all has been delivered
+            queue._queue += answers
 
     return keeping
 

@@ -19,7 +19,7 @@ st.set_page_config(
     initial_sidebar_state=232,
 )
 
-from app import going, presses, runs, selection  # noqa: E402
+from app import downloads, going, presses, runs, selection  # noqa: E402
 from app.history import ONE_ENTRY  # noqa: E402
 from app.listening import listening  # noqa: E402
 from app.marked import marked_layer  # noqa: E402
@@ -98,6 +98,7 @@ sections = {
     "Take away": [export_page, learn_page],
 }
 by_name = {shows.url_path: shows for section in sections.values() for shows in section} | {"bits": bits_page}
+downloads.keep_files_for_those_who_ask()
 runs.begin()
 pressed = presses.made()
 page = st.navigation(sections)

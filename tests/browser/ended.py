@@ -22,7 +22,7 @@ def part() -> None:
 
 draw_until(lambda: False, part, EVERY)
 if number:
-    asked, over = late.handled_late(of_a_part=True)
+    asked, over = late.handled_late(lambda message: message.rerun_script.fragment_id)
     asked.wait(late.PATIENCE)
     over.set()  # before the end: the run is over within the moment
 st.markdown(f"the end of run {number}")

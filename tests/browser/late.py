@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from threading import Event
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
@@ -12,14 +13,14 @@ PATIENCE = 5  # seconds
 MOMENT = 0.3  # seconds
 
 
-def handled_late(*, of_a_part: bool) -> tuple[Event, Event]:
-    """Two events: the next request (`of_a_part`: the next for a part) has come, and, to be set by the page: it is
-    handled, a moment later."""
+def handled_late(this: Callable[[BackMsg], object]) -> tuple[Event, Event]:
+    """Two events: the next request that is one like `this` has come, and, to be set by the page: it is handled, a
+    moment later."""
     handle = getattr(AppSession.handle_backmsg, "__wrapped__", AppSession.handle_backmsg)
     come, let = Event(), Event()
 
     def slowly(session: AppSession, message: BackMsg) -> None:
-        if not come.is_set() and (message.rerun_script.fragment_id or not of_a_part):
+        if not come.is_set() and this(message):
             come.set()
             let.wait(PATIENCE)
             time.sleep(MOMENT)

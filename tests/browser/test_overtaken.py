@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.server import ROOT, serving
 
@@ -19,6 +19,12 @@ PRESS = """button => {
     port2.postMessage("press");
     const end = performance.now() + 100;
     while (performance.now() < end);
+}"""
+
+# A link that the page itself follows, to a file that is ready, is followed a second later: a line far away.
+LATE = """() => {
+    const click = HTMLAnchorElement.prototype.click;
+    HTMLAnchorElement.prototype.click = function () { setTimeout(() => click.call(this), 1000); };
 }"""
 
 
@@ -125,4 +131,36 @@ def test_what_is_said_in_passing_is_heard_when_the_page_is_asked_for_anew(visit)
     page.get_by_role("button", name="Other").click()
     expect(page.get_by_text("in passing")).to_be_visible()
     expect(page.get_by_text("at rest")).to_be_visible()
+    assert seen.errors == []
+
+
+def taken(page: Page, label: str) -> str:
+    """What is in the file that a button gives."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=label).click()
+    return Path(download.value.path()).read_text()
+
+
+@pytest.mark.parametrize("server", ["taken.py"], indirect=True)
+def test_a_file_is_made_though_its_button_is_drawn_when_it_is_pressed(visit) -> None:
+    seen = visit()
+    page = seen.page
+    expect(page.get_by_text("the end of run 0")).to_be_visible()
+    page.get_by_role("button", name="Late").click()
+    expect(page.get_by_text("run 1 is under way")).to_be_visible()
+    assert taken(page, "Made") == "made by run 1"
+    assert seen.errors == []
+
+
+@pytest.mark.parametrize("server", ["taken.py"], indirect=True)
+def test_a_file_waits_for_the_browser(visit) -> None:
+    seen, other = visit(), visit()
+    page = seen.page
+    for each in (page, other.page):  # parts of both are drawn twenty times a second
+        expect(each.get_by_text("the end of run 0")).to_be_visible()
+    page.evaluate(LATE)
+    assert taken(page, "Made") == "made by run 0"
+    page.get_by_role("button", name="Slow").click()
+    expect(page.get_by_text("run 1 is under way")).to_be_visible()
+    assert taken(page, "Drawn") == "drawn"
     assert seen.errors == []

@@ -13,7 +13,7 @@ delivery.keep_what_was_drawn()
 
 st.button("Other")
 if st.button("Say"):
-    asked, said = late.handled_late(of_a_part=False)
+    asked, said = late.handled_late(lambda _: True)
     st.markdown("about to speak")
     asked.wait(late.PATIENCE)
     # what is asked for is that the run stops, at what it draws next: but it does not know yet
