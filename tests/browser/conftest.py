@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from app.figures import layer_label
 from qbert_core.quantization import Plan
+from tests.browser.asked import listen, wait_until_heard
 from tests.server import ROOT, Server, app_server
 
 # the last one: surfaces are drawn by WebGL, in software here
@@ -32,7 +34,8 @@ expect.set_options(timeout=PATIENCE)
 
 def rest(page: Page) -> None:
     """Wait until the script has run: a list that is open while the page is drawn anew is closed again."""
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(500)  # a page asks a moment after something was used
+    wait_until_heard(page)
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
 
 
@@ -83,6 +86,14 @@ def ours(log: str) -> list[str]:
 def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        new_context = made.new_context
+
+        def listening(**options: Any) -> BrowserContext:
+            context = new_context(**options)
+            context.on("page", listen)
+            return context
+
+        made.new_context = listening  # type: ignore[method-assign]
         yield made
         made.close()
 

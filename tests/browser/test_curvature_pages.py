@@ -57,9 +57,10 @@ def fill(page: Page, label: str, value: str) -> None:
 
 
 def choose(page: Page, label: str, option: str) -> None:
+    rest(page)  # another box may take this one's place
     box = page.get_by_role("combobox", name=label)
     box.scroll_into_view_if_needed()  # a list closes when the page scrolls
-    rest(page)
+    page.wait_for_timeout(200)
     box.click()
     page.get_by_role("option", name=option, exact=True).click()
     rest(page)
