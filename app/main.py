@@ -20,6 +20,7 @@ st.set_page_config(
 )
 
 from app import downloads, going, presses, runs, selection  # noqa: E402
+from app.focus import keep_focus  # noqa: E402
 from app.history import ONE_ENTRY  # noqa: E402
 from app.listening import listening  # noqa: E402
 from app.marked import marked_layer  # noqa: E402
@@ -110,6 +111,7 @@ with st.sidebar:  # where the room it takes is not seen
     st.html(ONE_ENTRY, unsafe_allow_javascript=True)
     listening()
     turning()
+    keep_focus()
 page.run()
 with st.sidebar:
     marked_layer()

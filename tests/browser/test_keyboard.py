@@ -42,6 +42,32 @@ def shows_focus(page: Page) -> bool:
     return focused != other
 
 
+def focused(page: Page) -> str:
+    """The name of what has the focus."""
+    name: str = page.evaluate("(({ ariaLabel, innerText }) => ariaLabel ?? innerText)(document.activeElement)")
+    return name
+
+
+def test_what_a_choice_replaces_leaves_the_focus_to_what_takes_its_place(visit, own: Own) -> None:  # noqa: F811
+    seen = visit(own.link("/"))
+    page, keys = seen.page, seen.page.keyboard
+    seen.state()
+    for selector, text, presses, name in (
+        (".stSelectbox input", "directq-2", ["Enter"], "Start from"),
+        ("[class*=st-key-budget-mb] input", "", ["End"], "Size budget, MB"),
+        ("[class*=st-key-activation] [role=radio]", "", ["ArrowRight", "Space"], "fp32"),
+    ):
+        tab_to(page, f"[data-testid=stMain] {selector}")
+        before = seen.digest()
+        keys.type(text)
+        for key in presses:
+            keys.press(key)
+        page.wait_for_function("plan => document.querySelector('.state').dataset.plan !== plan", arg=before)
+        rest(page)
+        assert focused(page) == name
+    assert seen.errors == []
+
+
 def test_the_main_path_by_keyboard(visit, own: Own) -> None:  # noqa: F811
     seen = visit(own.link("/"))
     page, keys = seen.page, seen.page.keyboard
