@@ -27,8 +27,6 @@ const leave = () => setTimeout(() => { // a click on nothing; what is replaced i
   if (held?.element.isConnected && document.activeElement === document.body) held = null;
 });
 
-const let_go = () => { held = null; };
-
 const look = () => {
   if (!held || held.element.isConnected) return;
   if (held.until === Infinity) held.until = performance.now() + PATIENCE;
@@ -43,7 +41,7 @@ const look = () => {
 export default function () {
   const observer = new MutationObserver(look);
   observer.observe(document.body, { childList: true, subtree: true });
-  const listened = { focusin: take, focusout: leave, pointerdown: let_go };
+  const listened = { focusin: take, focusout: leave };
   for (const [event, heard] of Object.entries(listened)) document.addEventListener(event, heard, true);
   return () => {
     observer.disconnect();

@@ -11,7 +11,7 @@ from qbert_core.checkpoints import load_checkpoint
 from qbert_core.quantization import SitePlan, preset_named
 from qbert_core.quantization.plan import FULL
 from tests.browser.conftest import rest
-from tests.browser.test_curvature_pages import Own, own  # noqa: F401
+from tests.browser.test_curvature_pages import Own, choose, own  # noqa: F401
 
 MOST = 120  # Tab presses until something counts as out of reach
 ATTENTION = ("self.query", "self.key", "self.value", "output.dense")
@@ -65,6 +65,10 @@ def test_what_a_choice_replaces_leaves_the_focus_to_what_takes_its_place(visit, 
         page.wait_for_function("plan => document.querySelector('.state').dataset.plan !== plan", arg=before)
         rest(page)
         assert focused(page) == name
+    choose(page, "Start from", "qbert-3")  # with the mouse
+    seen.expect_plan(preset_named(load_checkpoint(own.model).config, "sst2", "qbert-3"))
+    rest(page)
+    assert focused(page) == "Start from"
     assert seen.errors == []
 
 
