@@ -47,10 +47,12 @@ def _keeping(clear: Callable[..., None]) -> Callable[..., None]:
         if fragment_ids_this_run:
             queue._delta_index_map = {}  # what comes is put behind what waits, not in its place
             return
+        if not retain_lifecycle_msgs:  # all has been delivered
+            clear(queue)
+            return
         answers = [message for message in queue._queue if message.HasField("backend_operation_response")]
         clear(queue, retain_lifecycle_msgs, fragment_ids_this_run)
-        if retain_lifecycle_msgs:  # not where all has been delivered
-            queue._queue += answers
+        queue._queue += answers
 
     return keeping
 

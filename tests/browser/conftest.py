@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,13 @@ def go_to(page: Page, path: str) -> None:
     nav(page, path).click()
     expect(page.get_by_role("heading", name=PAGES[path], level=1)).to_be_visible()
     rest(page)
+
+
+def taken(page: Page, label: str) -> Path:
+    """The file a download button gives."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=label, exact=True).click()
+    return Path(download.value.path())
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.app.conftest import write_table
-from tests.browser.conftest import nav, rest
+from tests.browser.conftest import nav, rest, taken
 from tests.browser.crowded import CUT
 from tests.browser.test_curvature_pages import choose, plot
 from tests.tiny import make_tiny
@@ -107,7 +106,7 @@ def test_a_click_on_a_head_shows_its_maps_and_a_reload_keeps_it(visit, own):
     assert not seen.errors
 
 
-def test_flips_are_listed_downloaded_and_lead_to_their_attention(visit, own, tmp_path: Path):
+def test_flips_are_listed_downloaded_and_lead_to_their_attention(visit, own):
     seen = visit(link("/", own))
     page = seen.page
     current(page)
@@ -119,10 +118,7 @@ def test_flips_are_listed_downloaded_and_lead_to_their_attention(visit, own, tmp
     wrong, right, other = (int(seen.value(f)) for f in ("Became wrong", "Became right", "Changed otherwise"))
     flips = wrong + right + other
     assert flips, "a plan that changes answers"
-    with page.expect_download() as download:
-        page.get_by_role("button", name=f"All {flips} as CSV").click()
-    download.value.save_as(tmp_path / "flips.csv")
-    rows = list(csv.DictReader((tmp_path / "flips.csv").open()))
+    rows = list(csv.DictReader(taken(page, f"All {flips} as CSV").open()))
     assert len(rows) == flips
     assert [row["change"] for row in rows].count("became wrong") == wrong
     expect(page.locator(".answers")).to_contain_text(rows[0]["sentence"])

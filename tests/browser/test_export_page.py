@@ -9,12 +9,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from qbert_core.checkpoints import load_checkpoint
 from qbert_core.export import load_exported
 from qbert_core.quantization import preset_named
 from tests.app.conftest import write_table
+from tests.browser.conftest import taken
 from tests.tiny import make_tiny
 
 
@@ -22,13 +23,6 @@ from tests.tiny import make_tiny
 def own(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("own")
     return {"model": str(make_tiny(folder / "tiny")), "data": str(write_table(folder / "sixty.csv"))}
-
-
-def taken(page: Page, label: str) -> Path:
-    """The file a download button gives."""
-    with page.expect_download() as download:
-        page.get_by_role("button", name=label, exact=True).click()
-    return Path(download.value.path())
 
 
 def test_what_is_taken_away_opens_again(visit: Any, own: dict[str, str], tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
+from tests.browser.conftest import taken
 from tests.server import ROOT, serving
 
 # The press waits in line while the browser is busy, and so does the next request for the part, behind it: that
@@ -134,13 +135,6 @@ def test_what_is_said_in_passing_is_heard_when_the_page_is_asked_for_anew(visit)
     assert seen.errors == []
 
 
-def taken(page: Page, label: str) -> str:
-    """What is in the file that a button gives."""
-    with page.expect_download() as download:
-        page.get_by_role("button", name=label).click()
-    return Path(download.value.path()).read_text()
-
-
 @pytest.mark.parametrize("server", ["taken.py"], indirect=True)
 def test_a_file_is_made_though_its_button_is_drawn_when_it_is_pressed(visit) -> None:
     seen = visit()
@@ -148,7 +142,7 @@ def test_a_file_is_made_though_its_button_is_drawn_when_it_is_pressed(visit) -> 
     expect(page.get_by_text("the end of run 0")).to_be_visible()
     page.get_by_role("button", name="Late").click()
     expect(page.get_by_text("run 1 is under way")).to_be_visible()
-    assert taken(page, "Made") == "made by run 1"
+    assert taken(page, "Made").read_text() == "made by run 1"
     assert seen.errors == []
 
 
@@ -159,8 +153,8 @@ def test_a_file_waits_for_the_browser(visit) -> None:
     for each in (page, other.page):  # parts of both are drawn twenty times a second
         expect(each.get_by_text("the end of run 0")).to_be_visible()
     page.evaluate(LATE)
-    assert taken(page, "Made") == "made by run 0"
+    assert taken(page, "Made").read_text() == "made by run 0"
     page.get_by_role("button", name="Slow").click()
     expect(page.get_by_text("run 1 is under way")).to_be_visible()
-    assert taken(page, "Drawn") == "drawn"
+    assert taken(page, "Drawn").read_text() == "drawn"
     assert seen.errors == []
